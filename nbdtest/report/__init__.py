@@ -1,0 +1,1 @@
+"""Results of checks and the pure functions that write them down."""
