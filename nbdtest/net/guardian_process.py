@@ -1,0 +1,97 @@
+"""The guardian's own program: waits until the process that it guards has gone, then clears up after it.
+
+Run as a file, by `python -I -S`, so that it starts fast; it imports nothing of nbdtest. Its stdin is a pipe whose other
+end only the guarded process holds (and, until they call exec, children it is starting: the end of the pipe therefore
+comes after the last of them has its environment). On it come records that end with NUL: `+g PID START` and `-g PID` (a
+process group, the start time of its leader), `+d PATH` and `-d PATH` (a directory). Its argument is the mark that every
+process started by the guarded one carries in its environment.
+"""
+
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+
+ROUNDS = 20  # a process that was forked while we looked is found in the next round
+PAUSE_S = 0.05
+
+
+def start_time(pid: int) -> str:
+    """When the process started, in clock ticks since boot; "" when there is none. With the pid it is a unique name."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[19].decode()
+    except (OSError, IndexError):
+        return ""
+
+
+def marked(mark: bytes) -> list[int]:
+    """The processes of this user that have `mark` in their environment, wherever they went (session, group, parent)."""
+    found = []
+    own = os.getpid()
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) == own:
+            continue
+        try:
+            with open(f"/proc/{entry}/environ", "rb") as file:
+                if mark in file.read():
+                    found.append(int(entry))
+        except OSError:
+            continue  # gone, or of another user
+    return found
+
+
+def kill_marked(mark: bytes) -> bool:
+    """Kill the processes that carry `mark`; whether there was one."""
+    found = marked(mark)
+    for pid in found:
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    return bool(found)
+
+
+def read_records() -> tuple[dict[int, str], set[str]]:
+    """Read to the end of stdin; what was still registered then."""
+    groups: dict[int, str] = {}
+    directories: set[str] = set()
+    rest = b""
+    while piece := os.read(0, 1 << 16):
+        *records, rest = (rest + piece).split(b"\0")
+        for record in records:
+            verb, _, argument = os.fsdecode(record).partition(" ")
+            if verb == "+g":
+                pid, _, started = argument.partition(" ")
+                groups[int(pid)] = started
+            elif verb == "-g":
+                groups.pop(int(argument), None)
+            elif verb == "+d":
+                directories.add(argument)
+            elif verb == "-d":
+                directories.discard(argument)
+    return groups, directories
+
+
+def main(mark: str) -> None:
+    """Guard until the end of stdin, then clear up."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    groups, directories = read_records()
+    for group, started in groups.items():
+        # A leader with another start time is a stranger that got a number which had become free.
+        if start_time(group) in ("", started):
+            with suppress(OSError):
+                os.killpg(group, signal.SIGKILL)
+    for _ in range(ROUNDS):
+        if not kill_marked(os.fsencode(mark)):
+            break
+        time.sleep(PAUSE_S)
+    if directories:
+        import shutil
+
+        for directory in directories:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
