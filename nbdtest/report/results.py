@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["Level", "Outcome", "Report", "Result", "TargetInfo"]
+__all__ = ["Level", "Outcome", "Report", "Result", "Rule", "TargetInfo"]
 
 
 class Level(enum.StrEnum):
@@ -34,18 +34,31 @@ class Outcome(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One check on one target. `seconds` is wall time; `transcript` is the exchange for people, "" if none is kept."""
+    """One check on one target.
+
+    `title` is the check in one sentence, `seconds` is wall time, `transcript` is the exchange for people, "" if none
+    is kept.
+    """
 
     check: str
     target: str
     outcome: Outcome
     level: Level
+    title: str = ""
     requirements: tuple[str, ...] = ()
     message: str = ""
     seconds: float = 0.0
     expected: bool = False
     """Whether a list of known deviations foresees this outcome."""
+    unexpected_pass: bool = False
+    """Whether a list of known deviations foresees another outcome than this pass."""
     transcript: str = ""
+
+    def fails_run(self, *, strict: bool = False) -> bool:
+        """Whether a run with this result has failed; with `strict` a broken SHOULD counts as well."""
+        if self.expected or self.unexpected_pass:
+            return self.unexpected_pass
+        return self.outcome in (Outcome.FAILED, Outcome.ERROR) or (strict and self.outcome is Outcome.WARNED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +72,38 @@ class TargetInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One requirement of the specification: `section` is such as "proto.md#conventions", `text` says it in words."""
+
+    id: str
+    level: str
+    section: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """All results of one run."""
+    """All results of one run, and the rules that the results name."""
 
     targets: tuple[TargetInfo, ...]
     results: tuple[Result, ...]
+    rules: tuple[Rule, ...] = ()
+    tool: str = "nbdtest"
+    strict: bool = False
+    """Whether a broken SHOULD fails the run."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the run has failed."""
+        return any(result.fails_run(strict=self.strict) for result in self.results)
+
+    def of(self, target: str) -> tuple[Result, ...]:
+        """The results of one target, in order."""
+        return tuple(result for result in self.results if result.target == target)
+
+    def rule(self, id: str) -> Rule | None:
+        """The rule named `id`, None when this report does not describe it."""
+        return next((rule for rule in self.rules if rule.id == id), None)
 
     def summary(self) -> dict[str, int]:
         """Count the results by outcome, every outcome named."""
