@@ -26,7 +26,7 @@ _COMPONENTS = re.compile(
     re.DOTALL,
 )
 _AUTHORITY = re.compile(r"(?:(?P<user>[^@]*)@)?(?P<host>\[[^\[\]]*\]|[^:\[\]@]*)(?::(?P<port>[^@]*))?")
-_UNRESERVED = "A-Za-z0-9._~-"
+_UNRESERVED = r"A-Za-z0-9._~\-"
 _SUB_DELIMS = "!$&'()*+,;="
 _ESCAPE = "%[0-9A-Fa-f]{2}"
 _USER = re.compile(f"(?:[{_UNRESERVED}{_SUB_DELIMS}:]|{_ESCAPE})*")
@@ -194,8 +194,9 @@ class NBDURI:
         port = "" if self.port is None else f":{self.port}"
         path = f"/{_encoded(self.export, keep='/')}" if self.export or self.socket is not None else ""
         pairs = [] if self.socket is None else [("socket", self.socket)]
-        query = "&".join(f"{_encoded(name)}={_encoded(value, keep='/:@,')}" for name, value in (*pairs,
-        *self.parameters)) return f"{self.scheme}://{user}{host}{port}{path}{'?' if query else ''}{query}"
+        pairs += self.parameters
+        query = "&".join(f"{_encoded(name)}={_encoded(value, keep='/:@,')}" for name, value in pairs)
+        return f"{self.scheme}://{user}{host}{port}{path}{'?' if query else ''}{query}"
 
     @classmethod
     def _of(cls, parts: URIParts) -> Self:
@@ -233,8 +234,10 @@ class NBDURI:
             raise URIError(URIProblem.HOST, f"{self.host!r} is no IPv6 address")
         if any(character in self.host for character in "[]\0"):
             raise URIError(URIProblem.HOST, f"{self.host!r} is no host name")
-        if self.transport == "vsock" and self.host and not (
-            re.fullmatch("[0-9]{1,10}", self.host) and int(self.host) <= 0xFFFF_FFFF
+        if (
+            self.transport == "vsock"
+            and self.host
+            and not (re.fullmatch("[0-9]{1,10}", self.host) and int(self.host) <= 0xFFFF_FFFF)
         ):
             raise URIError(URIProblem.HOST, f"{self.host!r} is no vsock context id (a number below 2**32)")
 
