@@ -65,13 +65,13 @@ class Attendant:
 
     def watch(self, descriptor: int, callback: Callable[[], None]) -> None:
         """Call `callback` in the attendant's thread whenever `descriptor` is readable or ended. Only in that thread."""
-        self._callbacks[descriptor] = callback
         self._epoll.register(descriptor, select.EPOLLIN)
+        self._callbacks[descriptor] = callback
 
     def unwatch(self, descriptor: int) -> None:
-        """Stop watching; before the descriptor is closed. Only in the attendant's thread."""
-        del self._callbacks[descriptor]
-        self._epoll.unregister(descriptor)
+        """Stop watching, if it was watched; before the descriptor is closed. Only in the attendant's thread."""
+        if self._callbacks.pop(descriptor, None):
+            self._epoll.unregister(descriptor)
 
     def abandon(self) -> None:
         """In a forked child, where the thread does not exist: release the descriptors."""

@@ -88,21 +88,26 @@ class Guardian:
 
     def _tell(self, record: str) -> None:
         self.ensure_running()
-        try:
-            self._write(record)
-        except BrokenPipeError:  # somebody killed the guardian
-            self._close_pipe()
-            with suppress(ChildProcessError):
-                os.waitpid(self._pid, 0)
-            self._start()
-            for leader, started in self._groups.items():
-                self._write(f"+g {leader} {started}")
-            for path in self._directories:
-                self._write(f"+d {path}")
+        if self._write(record):
+            return
+        # Somebody killed the guardian.
+        self._close_pipe()
+        with suppress(ChildProcessError):
+            os.waitpid(self._pid, 0)
+        self._start()
+        records = [f"+g {leader} {started}" for leader, started in self._groups.items()]
+        records += [f"+d {path}" for path in self._directories]
+        if not all([self._write(record) for record in records]):
+            warnings.warn("the guardian dies: a killed run may leave processes behind", RuntimeWarning, stacklevel=4)
 
-    def _write(self, record: str) -> None:
-        if self._pipe >= 0:
+    def _write(self, record: str) -> bool:
+        if self._pipe < 0:
+            return True
+        try:
             os.write(self._pipe, os.fsencode(record) + b"\0")  # shorter than PIPE_BUF: all or nothing
+        except BrokenPipeError:
+            return False
+        return True
 
     def _start(self) -> None:
         python = sys.executable or shutil.which("python3")
@@ -118,8 +123,8 @@ class Guardian:
             self._pid = os.posix_spawn(
                 python,
                 [python, "-I", "-S", guardian_process.__file__, self.mark],
-                # Without our mark, and without that of an nbdtest that started us: its guardian must not kill this one.
-                {},
+                # Without the mark of an nbdtest that started us: its guardian must not kill this one.
+                {name: value for name, value in os.environ.items() if name != MARK_VARIABLE},
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, reading, 0),
                     (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),

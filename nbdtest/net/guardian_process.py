@@ -76,6 +76,7 @@ def main(mark: str) -> None:
     """Guard until the end of stdin, then clear up."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
+    os.chdir("/")  # or nobody could unmount where we were started
     groups, directories = read_records()
     for group, started in groups.items():
         # A leader with another start time is a stranger that got a number which had become free.

@@ -6,7 +6,6 @@ The other direction, handing them to a server that we start, is `nbdtest.net.pro
 import os
 import select
 import stat
-import sys
 from collections.abc import MutableMapping
 from contextlib import suppress
 
@@ -30,8 +29,10 @@ class PipeStream(Stream):
         self.timeout_s = timeout_s
         self._waker, self._wake = os.pipe()
         self._interrupted = False
-        os.set_blocking(reading, False)
-        os.set_blocking(writing, False)
+        # The mode belongs to the pipe's end, which others may share (such as the next command of a shell script).
+        self._modes = {descriptor: os.get_blocking(descriptor) for descriptor in (reading, writing)}
+        for descriptor in self._modes:
+            os.set_blocking(descriptor, False)
 
     @property
     def can_reset(self) -> bool:
@@ -86,7 +87,7 @@ class PipeStream(Stream):
         return Arrival.BYTES if any(events & select.POLLIN for _, events in poller.poll(0)) else Arrival.END
 
     def half_close(self) -> None:
-        self._writing = _closed(self._writing)
+        self._writing = self._closed(self._writing)
 
     def interrupt(self) -> None:
         self._interrupted = True
@@ -97,10 +98,17 @@ class PipeStream(Stream):
         self.close()
 
     def close(self) -> None:
-        self._writing = _closed(self._writing)
-        self._reading = _closed(self._reading)
-        self._waker = _closed(self._waker)
-        self._wake = _closed(self._wake)
+        self._writing = self._closed(self._writing)
+        self._reading = self._closed(self._reading)
+        self._waker = self._closed(self._waker)
+        self._wake = self._closed(self._wake)
+
+    def _closed(self, descriptor: int) -> int:
+        if descriptor >= 0:
+            if descriptor in self._modes:
+                os.set_blocking(descriptor, self._modes[descriptor])
+            os.close(descriptor)
+        return -1
 
     def _wait(self, descriptor: int, events: int, deadline: Deadline) -> bool:
         if descriptor < 0:
@@ -127,12 +135,15 @@ def stdio_stream(*, timeout_s: float | None = None) -> Stream:
             os.fstat(number)
         except OSError as error:
             raise UsageError(f"{name} cannot be used: {error.strerror}") from error
-    sys.stdout.flush()
+    print(end="", flush=True)
     reading, writing = os.dup(0), os.dup(1)
-    null = os.open(os.devnull, os.O_RDONLY)
+    null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
+    try:
+        os.dup2(2, 1)
+    except OSError:  # there is no stderr
+        os.dup2(null, 1)
     os.close(null)
-    os.dup2(2, 1)
     first, second = os.fstat(reading), os.fstat(writing)
     if stat.S_ISSOCK(first.st_mode) and (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino):
         os.close(writing)
@@ -162,9 +173,3 @@ def activated_listeners(
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         environ.pop(name, None)
     return [adopt_listener(descriptor) for descriptor in range(first, first + int(count))]
-
-
-def _closed(descriptor: int) -> int:
-    if descriptor >= 0:
-        os.close(descriptor)
-    return -1

@@ -98,6 +98,7 @@ class Process:
         self._mark = f"{guardian().mark}/{next(_counter)}"
         self._environment[MARK_VARIABLE] = self._mark.partition("=")[2]
         self._owner = os.getpid()
+        self._on_stdio = False
         self._pidfd = -1
         self._reading = -1
         self._exit: Exit | None = None
@@ -129,7 +130,11 @@ class Process:
             except BaseException:
                 self._in_attendant(signal.SIGKILL, group=True)
                 raise
-            kill_marked(os.fsencode(self._mark) + b"\0")  # what left the process group, as a daemon does
+            if not self._on_stdio:
+                # What left the process group, as a daemon does. Looking for it takes 6 us per process of the machine,
+                # which is too much per connection; nothing on stdin and stdout becomes a daemon, and the guardian looks
+                # again.
+                kill_marked(os.fsencode(self._mark) + b"\0")
         return self._exit or Exit()
 
     def describe(self) -> str:
@@ -148,14 +153,15 @@ class Process:
 
     def _start(self, descriptors: Mapping[int, int], *, activated: bool = False) -> None:
         """Start it with `descriptors` (its number -> ours) and what is missing of stdin, stdout and stderr."""
+        self._on_stdio = 0 in descriptors
         guardian().ensure_running()
         _stop_all_at_exit()
         try:
             attendant().call(lambda: self._spawn(descriptors, activated=activated))
         except BaseException:
-            self.stop(
-                grace_s=0
-            )  # interrupted while the attendant was at it: the attendant does one thing after the other
+            # Interrupted, maybe before the attendant came to it: this is done after that, so it finds the process.
+            self._in_attendant(signal.SIGKILL, group=True)
+            self.stop(grace_s=0)
             raise
 
     def _spawn(self, descriptors: Mapping[int, int], *, activated: bool) -> None:
@@ -174,16 +180,18 @@ class Process:
         finally:
             os.close(writing)
         _live.add(self)
-        guardian().add_group(self.pid)
-        os.set_blocking(reading, False)
         self._reading = reading
-        attendant().watch(reading, self._on_output)
         try:
+            os.set_blocking(reading, False)
+            attendant().watch(reading, self._on_output)
+            guardian().add_group(self.pid)
             self._pidfd = os.pidfd_open(self.pid)
-        except ProcessLookupError:  # SIGCHLD is ignored in this program, so the kernel has reaped it
-            self._on_death()
-        else:
             attendant().watch(self._pidfd, self._on_death)
+        except ProcessLookupError:  # SIGCHLD is ignored in this program, so the kernel has reaped it already
+            self._on_death()
+        except BaseException:  # such as no descriptors left: it could not be watched
+            self._on_death()
+            raise
 
     def _on_output(self) -> None:
         try:

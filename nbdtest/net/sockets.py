@@ -233,6 +233,10 @@ def _connect_polling(made: socket.socket, target: SocketName, deadline: Deadline
         failed = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if failed:
         raise OSError(failed, os.strerror(failed))
+    if made.getsockname() == made.getpeername():
+        # A port of the ephemeral range where nobody listens can be picked for our own end: TCP then connects us to
+        # ourselves.
+        raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
     made.setblocking(True)
 
 
