@@ -97,7 +97,8 @@ class Guardian:
         self._start()
         records = [f"+g {leader} {started}" for leader, started in self._groups.items()]
         records += [f"+d {path}" for path in self._directories]
-        if not all([self._write(record) for record in records]):
+        written = [self._write(record) for record in records]
+        if not all(written):
             warnings.warn("the guardian dies: a killed run may leave processes behind", RuntimeWarning, stacklevel=4)
 
     def _write(self, record: str) -> bool:
