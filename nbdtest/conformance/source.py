@@ -5,11 +5,23 @@ The protocol only; what starts servers is in `nbdtest.fixtures`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from nbdtest.net.stream import Stream
 
-__all__ = ["ServerSource"]
+__all__ = ["ServerSource", "Vitals"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vitals:
+    """What the processes of a server use at one moment, in sum. `cpu_s` counts since their start."""
+
+    processes: int
+    threads: int
+    descriptors: int
+    resident_bytes: int
+    cpu_s: float
 
 
 class ServerSource(Protocol):
@@ -35,6 +47,18 @@ class ServerSource(Protocol):
     def export_name(self) -> str:
         """The export to test, "" for the default one."""
 
+    @property
+    def per_connection(self) -> bool:
+        """Whether every connection is a server process of its own (stdin/stdout), so that none shares memory."""
+
+    @property
+    def keeps_data(self) -> bool:
+        """Whether the disk outlives the server's process: then `revive` brings back what was flushed."""
+
+    @property
+    def can_tls(self) -> bool:
+        """Whether `start_tls` works: credentials for this server are known."""
+
     def connect(self, timeout_s: float) -> Stream:
         """Open a new connection; nothing of the protocol has been exchanged on it.
 
@@ -42,11 +66,24 @@ class ServerSource(Protocol):
             TransportError: the server cannot be reached; the message says what was tried and what the server printed.
         """
 
+    def start_tls(self, stream: Stream, timeout_s: float) -> Stream:
+        """Perform the client's TLS handshake on `stream`, after the server's ACK, and return the protected stream.
+
+        Raises:
+            TransportError: the handshake failed.
+        """
+
     def obituary(self) -> str:
         """Say how the server died (exit status or signal, its last words), or "" while it lives or cannot be known."""
 
     def output(self) -> str:
         """Return what the server printed so far, bounded."""
+
+    def vitals(self) -> Vitals | None:
+        """Measure the server's processes; None when they were not started here or have died."""
+
+    def signal(self, number: int) -> bool:
+        """Send a signal to the server's main process; False, and nothing sent, when it was not started here."""
 
     def revive(self) -> None:
         """Start the server again after its death or a hang; does nothing for one that was not started here."""

@@ -1,0 +1,349 @@
+"""A server under test: how checks open connections to it, what it can do, and whether it still lives.
+
+Everything a check exchanges goes into the target's transcript, which begins anew with each check.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from nbdtest.conformance.capability import Capability
+from nbdtest.conformance.facts import Facts, probe
+from nbdtest.conformance.negotiation import Negotiation
+from nbdtest.conformance.peer import Peer
+from nbdtest.conformance.session import Session
+from nbdtest.conformance.source import ServerSource
+from nbdtest.conformance.verdict import Complaint, NotApplicable
+from nbdtest.errors import NBDTestError, PeerViolation
+from nbdtest.net.clock import monotonic_s
+from nbdtest.report.results import TargetInfo
+from nbdtest.wire import (
+    CLISERV_MAGIC,
+    ClientFlag,
+    ExportName,
+    ExportNameReply,
+    ExportNameReplyPadded,
+    GreetingStart,
+    HandshakeFlag,
+    Info,
+    NewstyleGreeting,
+    OldstyleGreeting,
+    Opt,
+    Option,
+    Transcript,
+    dump,
+)
+
+__all__ = ["Openings", "ServerTarget"]
+
+DEFAULT_TIMEOUT_S = 5.0
+DEFAULT_QUIET_S = 0.05
+_INFOS = (Info.EXPORT, Info.BLOCK_SIZE)
+
+
+class ServerTarget:
+    """One server, as checks see it.
+
+    `timeout_s` limits every single wait for an answer; `quiet_s` is how long nothing has to arrive to count as silence.
+    """
+
+    def __init__(
+        self,
+        source: ServerSource,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        quiet_s: float = DEFAULT_QUIET_S,
+        seed: int = 0,
+        unknown_export: str = "nbdtest-no-such-export",
+    ) -> None:
+        self.source = source
+        self.timeout_s = timeout_s
+        self.quiet_s = quiet_s
+        self.seed = seed
+        self.export = source.export_name
+        self.unknown_export = unknown_export
+        self.peer = Openings(self)
+        self.transcript = Transcript()
+        self.remarks: list[str] = []
+        self.random = random.Random(seed)
+        self._facts: Facts | None = None
+
+    @property
+    def facts(self) -> Facts:
+        """What the server can do; asked once.
+
+        Raises:
+            TransportError: the server cannot be reached.
+        """
+        if self._facts is None:
+            self._facts = probe(self)
+        return self._facts
+
+    def has(self, capability: Capability) -> bool:
+        """Whether the server can do this."""
+        return capability in self.facts.capabilities
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The kinds of replies that a session can have here; a rule of the transmission phase holds in each."""
+        return (
+            "simple",
+            *(["structured"] if self.has(Capability.STRUCTURED) else []),
+            *(["extended"] if self.has(Capability.EXTENDED) else []),
+        )
+
+    def begin(self, name: str) -> None:
+        """Start a new transcript, and randomness that depends on the seed and on `name` alone."""
+        self.peer.close_all()
+        self.transcript = Transcript()
+        self.remarks = []
+        self.random = random.Random(f"{self.seed} {name}")
+        self.peer.started_s = monotonic_s()
+
+    def end(self) -> None:
+        """Close what the check left open."""
+        self.peer.close_all()
+
+    def remark(self, text: str) -> None:
+        """Say something about a check that passes."""
+        self.remarks.append(text)
+
+    def trouble(self) -> str:
+        """Ask for a plain read on a new connection, and say what was wrong with the answer, "" if nothing."""
+        kept, self.transcript = self.transcript, Transcript()
+        try:
+            if Capability.EXPORT not in self.facts.capabilities:
+                with self.peer.greeted():
+                    return ""
+            with self.peer.transmitting() as session:
+                session.read(0, min(512, session.size))
+        except (NBDTestError, PeerViolation) as problem:
+            return str(problem) or type(problem).__name__
+        finally:
+            self.transcript = kept
+        return ""
+
+    def info(self) -> TargetInfo:
+        """Describe the target for reports."""
+        return TargetInfo(
+            name=self.source.name,
+            spec=self.source.spec,
+            version=self.source.version,
+            capabilities=tuple(sorted(capability.label for capability in self.facts.capabilities)),
+        )
+
+
+class Openings:
+    """The ways in which a check opens a connection. Each is a context that ends with the connection cut."""
+
+    def __init__(self, target: ServerTarget) -> None:
+        self._target = target
+        self._open: list[Peer] = []
+        self._count = 0
+        self.started_s = monotonic_s()
+
+    def open(self) -> Peer:
+        """Open a connection that stays open until it is closed or the check ends.
+
+        Raises:
+            TransportError: the server cannot be reached.
+        """
+        target = self._target
+        peer = Peer(
+            target.source.connect(target.timeout_s),
+            target.transcript,
+            number=self._count,
+            started_s=self.started_s,
+            timeout_s=target.timeout_s,
+            quiet_s=target.quiet_s,
+        )
+        self._count += 1
+        self._open.append(peer)
+        return peer
+
+    def close_all(self) -> None:
+        """Cut every connection that is still open."""
+        for peer in self._open:
+            peer.close()
+        self._open.clear()
+        self._count = 0
+
+    @contextmanager
+    def connected(self) -> Iterator[Peer]:
+        """A connection on which nothing has been exchanged; the target's greeting has not been read either."""
+        peer = self.open()
+        try:
+            peer.preparing = False
+            yield peer
+        finally:
+            peer.close()
+
+    @contextmanager
+    def greeted(self) -> Iterator[tuple[Peer, NewstyleGreeting | OldstyleGreeting]]:
+        """A connection after the greeting; nothing has been sent."""
+        peer = self.open()
+        try:
+            greeting = receive_greeting(peer)
+            peer.preparing = False
+            yield peer, greeting
+        finally:
+            peer.close()
+
+    @contextmanager
+    def negotiating(
+        self, *, flags: int | None = None, clear: bool = False, slowly: bool = False
+    ) -> Iterator[Negotiation]:
+        """A handshake that is ready for options. `flags` are the client's, by default all that the server offers.
+
+        Against a server that insists on TLS this is under TLS, unless `clear`. `slowly` sends single bytes.
+        """
+        peer = self.open()
+        peer.slowly = slowly
+        try:
+            nego = self._negotiate(peer, flags)
+            if not clear and Capability.FORCED_TLS in self._known():
+                self.protect(nego)
+            peer.preparing = False
+            yield nego
+        finally:
+            peer.close()
+
+    @contextmanager
+    def transmitting(
+        self,
+        *,
+        mode: str = "simple",
+        contexts: Sequence[str] = (),
+        export: str | None = None,
+        infos: Sequence[int] = _INFOS,
+        flags: int | None = None,
+        by_export_name: bool = False,
+        slowly: bool = False,
+    ) -> Iterator[Session]:
+        """A session in transmission: with GO, or with EXPORT_NAME if asked for or if GO is not served.
+
+        Raises:
+            NotApplicable: the server refuses the mode or the contexts.
+            Complaint: the export cannot be opened.
+        """
+        peer = self.open()
+        peer.slowly = slowly
+        try:
+            session = self._transmit(peer, mode, contexts, export, infos, flags, by_export_name)
+            peer.preparing = False
+            yield session
+        finally:
+            peer.close()
+
+    def protect(self, nego: Negotiation) -> None:
+        """Upgrade to TLS.
+
+        Raises:
+            NotApplicable: no credentials are known.
+            Complaint: the server refuses.
+        """
+        source = self._target.source
+        if not source.can_tls:
+            raise NotApplicable(Capability.TLS_LAYER.value)
+        answer = nego.option(Opt.STARTTLS)
+        if not answer.is_ack:
+            raise Complaint(f"OPT_STARTTLS is answered with {answer}", "an ACK", requirement="TLS-024")
+        nego.peer.note(b"", "TLS handshake")
+        nego.peer.stream = source.start_tls(nego.peer.stream, self._target.timeout_s)
+        nego.structured = nego.extended = False
+        nego.contexts = {}
+
+    def begin_transmission(self, nego: Negotiation, name: str, infos: Sequence[int] = _INFOS) -> Session:
+        """Send GO on `nego` and return the session.
+
+        Raises:
+            Complaint: it is refused, or says nothing of the export.
+        """
+        answer = nego.go(name, infos)
+        export = answer.export()
+        if not answer.is_ack or export is None:
+            raise Complaint(f"OPT_GO for {name!r} is answered with {answer}", "INFO_EXPORT and an ACK")
+        mode = "extended" if nego.extended else "structured" if nego.structured else "simple"
+        return Session(
+            nego.peer,
+            size=export.size,
+            flags=export.flags,
+            mode=mode,
+            contexts=nego.contexts,
+            block_size=answer.block_size(),
+        )
+
+    def begin_by_export_name(self, nego: Negotiation, name: str) -> Session:
+        """Send EXPORT_NAME on `nego` and return the session."""
+        nego.peer.send(Option(option=Opt.EXPORT_NAME, data=ExportName(name=name).encode()))
+        agreed = ClientFlag.NO_ZEROES in nego.client_flags and HandshakeFlag.NO_ZEROES in nego.greeting.flags
+        kind: type[ExportNameReply] | type[ExportNameReplyPadded]
+        kind = ExportNameReply if agreed else ExportNameReplyPadded
+        reply = nego.peer.receive(kind)
+        mode = "structured" if nego.structured else "simple"
+        return Session(nego.peer, size=reply.size, flags=reply.flags, mode=mode, contexts=nego.contexts)
+
+    def _known(self) -> set[Capability]:
+        facts = self._target._facts
+        return facts.capabilities if facts else set()
+
+    def _negotiate(self, peer: Peer, flags: int | None) -> Negotiation:
+        greeting = receive_greeting(peer)
+        if isinstance(greeting, OldstyleGreeting):
+            raise NotApplicable(Capability.NEWSTYLE.value)
+        nego = Negotiation(peer, greeting)
+        nego.send_flags(ClientFlag(greeting.flags & 3 if flags is None else flags))
+        return nego
+
+    def _transmit(
+        self,
+        peer: Peer,
+        mode: str,
+        contexts: Sequence[str],
+        export: str | None,
+        infos: Sequence[int],
+        flags: int | None,
+        by_export_name: bool,
+    ) -> Session:
+        name = self._target.export if export is None else export
+        greeting = receive_greeting(peer)
+        if isinstance(greeting, OldstyleGreeting):
+            if mode != "simple" or contexts or by_export_name:
+                raise NotApplicable(Capability.NEWSTYLE.value)
+            return Session(peer, size=greeting.size, flags=greeting.flags)
+        nego = Negotiation(peer, greeting)
+        nego.send_flags(ClientFlag(greeting.flags & 3 if flags is None else flags))
+        if Capability.FORCED_TLS in self._known():
+            self.protect(nego)
+        if mode == "structured" and not nego.option(Opt.STRUCTURED_REPLY).is_ack:
+            raise NotApplicable(Capability.STRUCTURED.value)
+        if mode == "extended" and not nego.option(Opt.EXTENDED_HEADERS).is_ack:
+            raise NotApplicable(Capability.EXTENDED.value)
+        if contexts and not nego.set_meta(name, *contexts).contexts():
+            raise NotApplicable(f"the server selects none of {', '.join(contexts)}")
+        facts = self._target._facts
+        if by_export_name or (facts is not None and Capability.GO not in facts.capabilities):
+            return self.begin_by_export_name(nego, name)
+        return self.begin_transmission(nego, name, infos)
+
+
+def receive_greeting(peer: Peer) -> NewstyleGreeting | OldstyleGreeting:
+    """Receive a greeting of either style.
+
+    Raises:
+        Complaint: what came is neither.
+    """
+    start_bytes = peer.receive_bytes(16, wanted="a greeting")
+    start = GreetingStart.decode(start_bytes)
+    kind: type[NewstyleGreeting] | type[OldstyleGreeting]
+    kind = OldstyleGreeting if start.style_magic == CLISERV_MAGIC else NewstyleGreeting
+    try:
+        data = start_bytes + peer.receive_bytes(kind.wire_size() - 16, wanted="the rest of the greeting")
+        greeting = kind.decode(data)
+    except PeerViolation as violation:
+        peer.note(start_bytes, f"malformed: {violation}")
+        raise Complaint(str(violation), "a greeting", requirement="HS-007") from None
+    peer.note(data, dump(greeting))
+    return greeting
