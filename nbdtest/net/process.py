@@ -23,7 +23,7 @@ from nbdtest.net.attendant import attendant
 from nbdtest.net.capture import Capture
 from nbdtest.net.clock import Deadline, pause
 from nbdtest.net.guardian import MARK_VARIABLE, guardian
-from nbdtest.net.guardian_process import kill_marked
+from nbdtest.net.guardian_process import kill_marked, marked
 from nbdtest.net.inherited import FIRST_ACTIVATED
 from nbdtest.net.listening import is_listening
 from nbdtest.net.sockets import Listener
@@ -136,6 +136,10 @@ class Process:
                 # again.
                 kill_marked(os.fsencode(self._mark) + b"\0")
         return self._exit or Exit()
+
+    def pids(self) -> list[int]:
+        """Its process id and those of everything it started that still runs, also of what has left its process group."""
+        return marked(os.fsencode(self._mark) + b"\0")
 
     def describe(self) -> str:
         """One fact for an error message: how it ended, and what it printed."""

@@ -25,7 +25,7 @@ _COMPONENTS = re.compile(
     r"(?:\?(?P<query>[^#]*))?(?:#(?P<fragment>.*))?",
     re.DOTALL,
 )
-_AUTHORITY = re.compile(r"(?:(?P<user>[^@]*)@)?(?P<host>\[[^\[\]]*\]|[^:\[\]@]*)(?::(?P<port>[^@]*))?")
+_AUTHORITY = re.compile(r"(?:(?P<user>[^@]*)@)?(?P<host>\[[^\[\]]*\]|[^:\[\]@]*)(?::(?P<port>[^@\[\]]*))?")
 _UNRESERVED = r"A-Za-z0-9._~\-"
 _SUB_DELIMS = "!$&'()*+,;="
 _ESCAPE = "%[0-9A-Fa-f]{2}"
@@ -52,10 +52,10 @@ class URIProblem(Enum):
 
 
 class URIError(UsageError):
-    """The text is no usable NBD URI. `uri` is the text, or "" when a value was put together wrongly."""
+    """The text is no usable NBD URI. `uri` is the text, or None when a value was put together wrongly."""
 
-    def __init__(self, problem: URIProblem, message: str, *, uri: str = "") -> None:
-        super().__init__(f"{message} in NBD URI {uri!r}" if uri else message)
+    def __init__(self, problem: URIProblem, message: str, *, uri: str | None = None) -> None:
+        super().__init__(message if uri is None else f"{message} in NBD URI {uri!r}")
         self.problem = problem
         self.uri = uri
         self.reason = message
@@ -190,7 +190,7 @@ class NBDURI:
     def __str__(self) -> str:
         """The URI as text: `NBDURI.parse(str(uri)) == uri`."""
         user = "" if self.user is None else f"{_encoded(self.user)}@"
-        host = f"[{self.host.replace('%', '%25')}]" if ":" in self.host else _encoded(self.host)
+        host = f"[{_encoded(self.host, keep=':')}]" if ":" in self.host else _encoded(self.host)
         port = "" if self.port is None else f":{self.port}"
         path = f"/{_encoded(self.export, keep='/')}" if self.export or self.socket is not None else ""
         pairs = [] if self.socket is None else [("socket", self.socket)]
@@ -212,7 +212,7 @@ class NBDURI:
         return cls(
             scheme=scheme,
             user=None if parts.user is None else _decoded(parts.user),
-            host=_decoded(parts.host or "").removeprefix("[").removesuffix("]"),
+            host=_host(parts.host or ""),
             port=_port(parts.port),
             export=_decoded(parts.path.removeprefix("/")),  # URI-021: one slash only, nothing is normalised
             socket=sockets[-1] if sockets else None,
@@ -283,6 +283,15 @@ def _check_characters(component: str, legal: re.Pattern[str], name: str, uri: st
         wrong = component[end : end + 3] if component[end] == "%" else component[end]
         how = "is no percent-escape" if component[end] == "%" else "must be percent-encoded"
         raise URIError(URIProblem.SYNTAX, f"{wrong!r} {how} in the {name}", uri=uri)
+
+
+def _host(text: str) -> str:
+    if not text.startswith("["):
+        return _decoded(text)
+    literal = _decoded(text[1:-1])
+    if ":" not in literal:
+        raise URIError(URIProblem.HOST, f"{literal!r} in brackets is no IPv6 address")
+    return literal
 
 
 def _port(text: str | None) -> int | None:
