@@ -1,0 +1,271 @@
+"""One side of a TLS session without a socket: ciphertext in and out, plaintext in and out. It never waits and reads
+no clock.
+
+The same object serves client and server, blocking and event-driven drivers, and a test that wants to cut, flip or
+delay ciphertext:
+    pipe.feed(ciphertext from the wire); count = pipe.read_into(buffer)
+    pipe.write(plaintext); wire.send(pipe.to_send())
+What `to_send` returns has to be sent also after a failed call: it may hold the alert that tells the peer why.
+"""
+
+import ssl
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import TypeAlias, cast
+
+from nbdtest.errors import UsageError
+from nbdtest.net.tls.context import Side, TLSContext
+from nbdtest.net.tls.failures import (
+    HandshakeFailed,
+    TLSBroken,
+    TLSClosed,
+    TLSTruncated,
+    explain_handshake,
+    explain_session,
+    handshake_cut,
+)
+
+__all__ = ["PIECE", "TLSPipe"]
+
+PIECE = 1 << 16
+"""Plaintext bytes to encrypt at a time: more only makes the ciphertext fall out of the processor's cache before it is
+sent."""
+
+_RECORD = 1 << 14
+
+_Bytes: TypeAlias = bytes | bytearray | memoryview
+_Failure: TypeAlias = HandshakeFailed | TLSBroken | TLSClosed | TLSTruncated
+
+
+class TLSPipe:
+    """A TLS session of one connection. Not for two threads at once."""
+
+    def __init__(self, context: TLSContext) -> None:
+        self.context = context
+        # A list instead of a method of ours: the callback must not refer to this pipe, because the way back (SSLObject,
+        # SSLContext, callback) leads through C, where the garbage collector sees no cycle.
+        self._claimed: list[str] = []
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._ssl = context.for_connection(self._claimed.append).wrap_bio(
+            self._incoming,
+            self._outgoing,
+            server_side=context.side is Side.SERVER,
+            server_hostname=context.server_hostname,
+        )
+        self._established = False
+        self._fed = 0
+        self._decrypted = 0
+        self._reset = False
+        self._failure: _Failure | None = None
+        self._said_goodbye = False
+        self._kept = bytearray()
+
+    @property
+    def established(self) -> bool:
+        """Whether the handshake is complete on our side."""
+        return self._established
+
+    @property
+    def version(self) -> str:
+        """ "TLSv1.2" or "TLSv1.3"; "" before the handshake."""
+        return (self._ssl.version() or "") if self._established else ""
+
+    @property
+    def cipher(self) -> str:
+        """OpenSSL's name of the suite in use; "" before the handshake."""
+        found = self._ssl.cipher() if self._established else None
+        return found[0] if found else ""
+
+    @property
+    def peer_certificate(self) -> bytes | None:
+        """The peer's certificate in DER, verified or not; None if it sent none."""
+        return self._ssl.getpeercert(binary_form=True) if self._established else None
+
+    @property
+    def psk_identity(self) -> str:
+        """The identity that a PSK client claimed, known to a server when the handshake is over or has failed; "" if
+        none."""
+        return self._claimed[-1] if self._claimed else ""
+
+    def handshake(self) -> bool:
+        """Go on with the handshake; True when it is complete, False when `feed` has to bring more.
+
+        On TLS 1.3 a client is done before the server has looked at its certificate: a refusal comes with the first
+        `read_into`.
+
+        Raises:
+            HandshakeFailed: from now on every call raises it.
+        """
+        if self._established:
+            return True
+        self._raise_failure()
+        try:
+            self._ssl.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLEOFError as error:
+            raise self._failed(handshake_cut(self.context, reset=self._reset, received=self._fed)) from error
+        except ssl.SSLError as error:
+            raise self._failed(explain_handshake(error, self.context, identity=self.psk_identity)) from error
+        if self.context.uses_psk and self._ssl.getpeercert(binary_form=True) is not None:
+            # Cannot happen with the settings of client_context; if it ever does, nobody has proved anything.
+            text = f"the {self.context.side.peer} showed a certificate although a pre-shared key was asked for"
+            raise self._failed(HandshakeFailed(text, refused_by=self.context.side))
+        self._established = True
+        return True
+
+    def feed(self, ciphertext: _Bytes) -> None:
+        """Take what arrived from the peer."""
+        self._fed += self._incoming.write(ciphertext)
+
+    def feed_eof(self, *, reset: bool = False) -> None:
+        """Take note that nothing more will arrive, because of a reset or an ordinary end."""
+        self._reset = reset
+        self._incoming.write_eof()
+
+    @property
+    def pending_to_send(self) -> int:
+        """Bytes that `to_send` would return."""
+        return self._outgoing.pending
+
+    def to_send(self) -> bytes:
+        """Take the ciphertext that is due to the peer, b"" if none."""
+        return self._outgoing.read()
+
+    @property
+    def pending(self) -> int:
+        """Plaintext bytes that are decrypted already. There may be more behind them: only `read_into` can tell."""
+        return len(self._kept) + self._ssl.pending() if self._established else 0
+
+    @property
+    def undecrypted(self) -> int:
+        """Ciphertext bytes that were fed and not looked at yet: whole records, the beginning of one, or both."""
+        return self._incoming.pending
+
+    def write(self, *pieces: _Bytes) -> None:
+        """Encrypt all of the pieces; `to_send` has the ciphertext.
+
+        Raises:
+            UsageError: the handshake is not complete, or our side of the session is closed.
+        """
+        for piece in _records(pieces):
+            self._encrypt(piece)
+
+    def encrypt(self, *pieces: _Bytes) -> Iterator[bytes]:
+        """Encrypt the pieces and give the ciphertext of about PIECE bytes at a time, to be sent before the next is
+        asked for."""
+        for piece in _records(pieces):
+            self._encrypt(piece)
+            yield self._outgoing.read()
+
+    def read_into(self, buffer: bytearray | memoryview) -> int:
+        """Decrypt into `buffer` as much as is there and fits, and return how many bytes; 0 when `feed` has to bring
+        more.
+
+        Raises:
+            TLSClosed: the peer sent close_notify, and everything before it has been read.
+            TLSTruncated: the connection ended without close_notify, and everything before that has been read.
+            TLSBroken: an alert, or bytes that do not belong to the session.
+        """
+        if not self._established:
+            raise UsageError("the TLS handshake is not complete: nothing can be read yet")
+        view = memoryview(buffer)
+        if self._kept:
+            count = min(len(self._kept), view.nbytes)
+            view[:count] = self._kept[:count]
+            del self._kept[:count]
+            return count
+        self._raise_failure()
+        if not (count := self._read(view)):
+            self._raise_failure()
+        return count
+
+    def close_notify(self) -> None:
+        """End our direction of the session: `to_send` has the notice. The peer's direction can still be read, any
+        number of calls."""
+        if not self._established or self._said_goodbye or isinstance(self._failure, TLSBroken):
+            return
+        self._keep_what_came()
+        self._said_goodbye = True
+        with suppress(ssl.SSLError):  # the peer's own notice has not come yet, or something else has: reading will tell
+            self._ssl.unwrap()
+
+    def _read(self, buffer: bytearray | memoryview) -> int:
+        """Decrypt what is there and fits. The end, of whatever kind, is kept as a failure, to be told when the bytes
+        are gone."""
+        view = memoryview(buffer)
+        wanted, have = view.nbytes, 0
+        try:
+            while have < wanted:
+                count = self._decrypt(view[have:])
+                if not count:
+                    self._note_end(TLSClosed(f"the {self.context.side.peer} closed the TLS session"))
+                    break
+                have += count
+                if not self._incoming.pending and not self._ssl.pending():
+                    break  # asking once more would cost an exception
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self._note_end(TLSClosed(f"the {self.context.side.peer} closed the TLS session"))
+        except ssl.SSLEOFError:
+            self._note_end(self._truncated(have))
+        except ssl.SSLError as error:
+            self._note_end(explain_session(error, self.context, nothing_yet=self._decrypted + have == 0))
+        self._decrypted += have
+        return have
+
+    def _keep_what_came(self) -> None:
+        # OpenSSL's shutdown looks for the peer's notice, and throws away the data that it meets on the way.
+        buffer = bytearray(_RECORD)
+        while (
+            self._failure is None and (self._incoming.pending or self._ssl.pending()) and (count := self._read(buffer))
+        ):
+            self._kept += buffer[:count]
+
+    def _decrypt(self, view: memoryview) -> int:
+        # With a buffer it returns a count, which typeshed does not know.
+        return cast(int, self._ssl.read(view.nbytes, view))
+
+    def _encrypt(self, piece: _Bytes) -> None:
+        if not self._established:
+            raise UsageError("the TLS handshake is not complete: nothing can be written yet")
+        if self._said_goodbye:
+            raise UsageError("our side of the TLS session is closed: nothing can be written any more")
+        try:
+            self._ssl.write(piece)
+        except ssl.SSLError as error:
+            raise self._failed(explain_session(error, self.context, nothing_yet=self._decrypted == 0)) from error
+
+    def _truncated(self, have: int) -> TLSTruncated:
+        how = "reset" if self._reset else "closed"
+        text = f"the {self.context.side.peer} {how} the connection without closing the TLS session"
+        if self.context.side is Side.CLIENT and not self._decrypted and not have:
+            # TLS 1.3 lets the client finish first, so this may be the server's answer to the handshake.
+            refused = "identity" if self.context.uses_psk else "certificate, or the lack of one"
+            text += f", before it sent anything in it: does it refuse our {refused}?"
+        return TLSTruncated(text, reset=self._reset)
+
+    def _failed(self, failure: _Failure) -> _Failure:
+        self._failure = failure
+        return failure
+
+    def _note_end(self, failure: _Failure) -> None:
+        # The bytes before the end are delivered first; the end is told by the next call.
+        self._failure = failure
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+
+def _records(pieces: Iterable[_Bytes]) -> Iterator[_Bytes]:
+    """The pieces cut so that none is longer than PIECE; short ones are joined, as each would be a record of its own."""
+    views = [memoryview(piece).cast("B") for piece in pieces if len(piece)]
+    if len(views) > 1 and sum(view.nbytes for view in views) <= PIECE:
+        yield b"".join(views)
+        return
+    for view in views:
+        for start in range(0, view.nbytes, PIECE):
+            yield view[start : start + PIECE]
