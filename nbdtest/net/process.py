@@ -23,7 +23,7 @@ from nbdtest.net.attendant import attendant
 from nbdtest.net.capture import Capture
 from nbdtest.net.clock import Deadline, pause
 from nbdtest.net.guardian import MARK_VARIABLE, guardian
-from nbdtest.net.guardian_process import kill_marked, marked
+from nbdtest.net.guardian_process import in_group, is_running, kill, marked
 from nbdtest.net.inherited import FIRST_ACTIVATED
 from nbdtest.net.listening import is_listening
 from nbdtest.net.sockets import Listener
@@ -43,7 +43,7 @@ __all__ = [
 GRACE_S = 2.0  # between SIGTERM and SIGKILL
 AFTER_KILL_S = 5.0  # a process that survives SIGKILL that long hangs in the kernel
 FIRST_POLL_S, LAST_POLL_S = 0.001, 0.02  # between looks at whether a server listens
-GROUP_POLL_S = 0.002
+STRAY_POLL_S = 0.002
 DRAINED_READS = 32  # of the output, after death: more than a pipe holds
 ACTIVATION = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
@@ -127,18 +127,14 @@ class Process:
         if self.pid and self._owner == os.getpid():
             try:
                 self._stop(grace_s)
+                self._clear_strays()
             except BaseException:
                 self._in_attendant(signal.SIGKILL, group=True)
                 raise
-            if not self._on_stdio:
-                # What left the process group, as a daemon does. Looking for it takes 6 us per process of the machine,
-                # which is too much per connection; nothing on stdin and stdout becomes a daemon, and the guardian looks
-                # again.
-                kill_marked(os.fsencode(self._mark) + b"\0")
         return self._exit or Exit()
 
     def pids(self) -> list[int]:
-        """Its process id and those of everything it started that still runs, also of what has left its process group."""
+        """Itself and everything it started, as far as they still run; also what has left its process group."""
         return marked(os.fsencode(self._mark) + b"\0")
 
     def describe(self) -> str:
@@ -236,10 +232,28 @@ class Process:
             self._in_attendant(signal.SIGKILL, group=True)
             if self.wait(AFTER_KILL_S) is None:
                 raise TransportError(f"process {self.pid} survived SIGKILL: {self.describe()}")
-        # The rest of its group was killed when it ended. A file lock or a port is free only when they are really gone.
+
+    def _clear_strays(self) -> None:
+        """Kill what it left running, and wait until that has gone: only then are a locked file and a port free."""
         deadline = Deadline(AFTER_KILL_S)
-        while _group_exists(self.pid) and not deadline.expired:
-            pause(GROUP_POLL_S)
+        strays: set[int] = set()
+        while not deadline.expired:
+            strays.update(self._strays())
+            strays = {pid for pid in strays if is_running(pid)}
+            if not strays:
+                return
+            kill(list(strays))
+            pause(STRAY_POLL_S)
+
+    def _strays(self) -> list[int]:
+        # Killed when it ended, but maybe not gone.
+        strays = in_group(self.pid) if _group_exists(self.pid) else []
+        if not self._on_stdio:
+            # What left the process group, as a daemon does. Looking for it takes 6 us per process of the machine, which
+            # is too much per connection; a server on stdin and stdout has no use for it, and the guardian looks again
+            # at our end.
+            strays += self.pids()
+        return strays
 
     def _in_attendant(self, number: int, *, group: bool) -> None:
         if self._owner == os.getpid():
