@@ -7,6 +7,8 @@ Nothing here knows a particular message.
 
 from __future__ import annotations
 
+import contextlib
+import operator
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -93,7 +95,7 @@ class Text(Slot):
 class Items(Slot):
     """A tuple of items, as many as its `Count` says, or up to the end of the data when it has none.
 
-    Without `make` an item is the single field of `layout`; with it, `make(**fields)`.
+    Without `make` an item is the single field of `layout`; with it, `make(*fields)` in the order of the layout.
     """
 
     layout: Layout
@@ -107,7 +109,7 @@ class _More(Exception):
 class Layout:
     """The slots of a message, in wire order."""
 
-    __slots__ = ("by_name", "counts", "field_names", "fixed", "lengths", "slots")
+    __slots__ = ("by_name", "counts", "field_names", "fixed", "front", "lengths", "pack", "slots", "tail")
 
     def __init__(self, *slots: Slot) -> None:
         self.slots = slots
@@ -115,8 +117,12 @@ class Layout:
         self.field_names = [slot.name for slot in slots if not isinstance(slot, Constant | Length | Count)]
         self.lengths = {slot.of: slot for slot in slots if isinstance(slot, Length)}
         self.counts = {slot.of: slot for slot in slots if isinstance(slot, Count)}
-        self.fixed = _struct_of(slots)
-        """The `struct.Struct` of a layout of numbers and blobs only, else None."""
+        self.front, self.tail = _split(slots)
+        """The slots of known size up to the first of unknown size, as one `struct.Struct`, and the slots after them."""
+        self.fixed = None if self.tail else self.front
+        """The whole layout as a `struct.Struct`, or None if its size varies."""
+        self.pack = _packer_of(slots, self.fixed)
+        """Writes a whole message of numbers only; None for other layouts."""
 
     @property
     def ends_itself(self) -> bool:
@@ -167,16 +173,26 @@ class Layout:
             _More: the data ends before the message does.
             PeerViolation: a constant is wrong.
         """
-        if self.fixed is not None:
-            return self._decode_fixed(self.fixed, data, at, what)
+        if at + self.front.size > len(data):
+            self._check_constants(data[at:], what)
+            raise _More
         fields: dict[str, Any] = {}
         sizes: dict[str, int] = {}
-        for slot in self.slots:
+        for slot, seen in zip(self.slots, self.front.unpack_from(data, at), strict=False):  # the tail has no values yet
+            if isinstance(slot, Integer):
+                fields[slot.name] = seen if slot.kind is int else slot.kind(seen)
+            elif isinstance(slot, Constant):
+                _check_constant(slot, seen, what)
+            elif isinstance(slot, Length | Count):
+                sizes[slot.of] = seen
+            else:
+                fields[slot.name] = seen
+        at += self.front.size
+        for slot in self.tail:
             match slot:
-                case Constant(width=width, value=value):
+                case Constant(width=width):
                     seen, at = _read_number(data, at, width)
-                    if seen != value:
-                        raise PeerViolation(f"{what}: {slot.name} is 0x{seen:x}, 0x{value:x} expected")
+                    _check_constant(slot, seen, what)
                 case Integer(width=width, kind=kind):
                     seen, at = _read_number(data, at, width)
                     fields[slot.name] = kind(seen)
@@ -193,18 +209,22 @@ class Layout:
                     at += size
         return fields, at
 
-    def _decode_fixed(self, fixed: struct.Struct, data: memoryview, at: int, what: str) -> tuple[dict[str, Any], int]:
-        if at + fixed.size > len(data):
-            raise _More
-        fields: dict[str, Any] = {}
-        for slot, seen in zip(self.slots, fixed.unpack_from(data, at), strict=True):
-            if isinstance(slot, Integer):
-                fields[slot.name] = seen if slot.kind is int else slot.kind(seen)
-            elif not isinstance(slot, Constant):
-                fields[slot.name] = seen
-            elif seen != slot.value:
-                raise PeerViolation(f"{what}: {slot.name} is 0x{seen:x}, 0x{slot.value:x} expected")
-        return fields, at + fixed.size
+    def announced(self, front: bytes) -> int:
+        """Return the size of the message as far as its front tells: at least this, often exactly this."""
+        size = self.front.size
+        for slot, seen in zip(self.slots, self.front.unpack(front), strict=False):
+            if isinstance(slot, Length):
+                size += seen
+        return size
+
+    def _check_constants(self, data: memoryview, what: str) -> None:
+        """Compare the constants that have arrived: a wrong magic is wrong before the rest is there."""
+        at = 0
+        for slot in self.slots:
+            if not isinstance(slot, Constant) or at + slot.width > len(data):
+                return
+            seen, at = _read_number(data, at, slot.width)
+            _check_constant(slot, seen, what)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,15 +239,9 @@ class Message:
         Raises:
             UsageError: a value does not fit its slot, or an override names no slot.
         """
-        fixed = self.LAYOUT.fixed
-        if fixed is not None and not overrides:
+        if self.LAYOUT.pack is not None and not overrides:
             try:
-                return fixed.pack(
-                    *(
-                        slot.value if isinstance(slot, Constant) else getattr(self, slot.name)
-                        for slot in self.LAYOUT.slots
-                    )
-                )
+                return self.LAYOUT.pack(self)
             except struct.error:
                 pass  # the general encoder says which slot it was
         return self.LAYOUT.encode({name: getattr(self, name) for name in self.LAYOUT.field_names}, overrides)
@@ -259,12 +273,19 @@ class Message:
         """
         if not cls.LAYOUT.ends_itself:
             raise UsageError(f"{cls.__name__} does not say where it ends: use decode() on its exact bytes")
-        if cls.LAYOUT.fixed is not None and len(queue) < cls.LAYOUT.fixed.size:
+        layout = cls.LAYOUT
+        wanted = layout.front.size
+        if len(queue) >= wanted:
+            wanted = layout.announced(queue.peek(wanted))
+        if len(queue) < wanted or wanted > limit:
+            cls._read(memoryview(queue.peek(min(layout.front.size, len(queue)))))  # a wrong magic matters more
+            if wanted > limit:
+                raise PeerViolation(f"{cls.__name__}: {wanted} bytes announced, at most {limit} accepted")
             return None
-        data = queue.peek(len(queue))
-        found = cls._read(memoryview(data))
+        ends_there = not layout.tail or layout.tail[-1].name in layout.lengths
+        found = cls._read(memoryview(queue.peek(wanted if ends_there else len(queue))))
         if found is None:
-            if len(data) > limit or cls._announced(data) > limit:
+            if len(queue) > limit:
                 raise PeerViolation(f"{cls.__name__}: longer than {limit} bytes")
             return None
         message, end = found
@@ -290,33 +311,38 @@ class Message:
             return None
         return cls(**fields), end
 
-    @classmethod
-    def _announced(cls, data: bytes) -> int:
-        """Return the total length that the message's own length slots claim so far."""
-        at = total = 0
-        for slot in cls.LAYOUT.slots:
-            if isinstance(slot, Constant | Integer | Length | Count | Blob):
-                if isinstance(slot, Length) and at + slot.width <= len(data):
-                    total += int.from_bytes(data[at : at + slot.width], "big")
-                at += slot.width
-            else:
-                break
-        return at + total
-
 
 _CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
-def _struct_of(slots: tuple[Slot, ...]) -> struct.Struct | None:
+def _split(slots: tuple[Slot, ...]) -> tuple[struct.Struct, tuple[Slot, ...]]:
     code = ">"
-    for slot in slots:
-        if isinstance(slot, Constant | Integer):
+    for number, slot in enumerate(slots):
+        if isinstance(slot, Constant | Integer | Length | Count):
             code += _CODES[slot.width]
         elif isinstance(slot, Blob):
             code += f"{slot.width}s"
         else:
-            return None
-    return struct.Struct(code)
+            return struct.Struct(code), slots[number:]
+    return struct.Struct(code), ()
+
+
+def _packer_of(slots: tuple[Slot, ...], fixed: struct.Struct | None) -> Callable[[object], bytes] | None:
+    """Build the fast way to write a layout whose constants come first and whose other slots are all integers."""
+    constants = [slot.value for slot in slots if isinstance(slot, Constant)]
+    rest = slots[len(constants) :]
+    if fixed is None or not rest or not all(isinstance(slot, Integer) for slot in rest):
+        return None
+    values = operator.attrgetter(*(slot.name for slot in rest))
+    pack = fixed.pack
+    if len(rest) == 1:  # attrgetter gives one value, not a tuple
+        return lambda message: pack(*constants, values(message))
+    return lambda message: pack(*constants, *values(message))
+
+
+def _check_constant(slot: Constant, seen: int, what: str) -> None:
+    if seen != slot.value:
+        raise PeerViolation(f"{what}: {slot.name} is 0x{seen:x}, 0x{slot.value:x} expected")
 
 
 def _number(slot: Slot, width: int, value: int) -> bytes:
@@ -331,12 +357,14 @@ def _encode_body(slot: Slot, value: Any) -> bytes:
         case Integer(width=width):
             return _number(slot, width, value)
         case Text():
-            return _encode_text(value)
+            return _encode_text(slot, value)
         case Items(layout=layout, make=make):
-            if make is None:
-                (name,) = layout.field_names
-                return b"".join(layout.encode({name: item}) for item in value)
             names = layout.field_names
+            if make is None:
+                return b"".join(layout.encode({names[0]: item}) for item in value)
+            if layout.pack is not None:
+                with contextlib.suppress(struct.error):  # then the general encoder says which slot it was
+                    return b"".join(map(layout.pack, value))
             return b"".join(layout.encode({name: getattr(item, name) for name in names}) for item in value)
         case Blob(width=width) if len(value) != width:
             raise UsageError(f"{slot.name} has {len(value)} bytes: {width} wanted")
@@ -352,15 +380,32 @@ def _read_number(data: memoryview, at: int, width: int) -> tuple[int, int]:
 def _read_items(
     data: memoryview, at: int, layout: Layout, make: Callable[..., Any] | None, count: int | None, what: str
 ) -> tuple[tuple[Any, ...], int]:
+    if layout.fixed is not None and all(type(slot) is Integer and slot.kind is int for slot in layout.slots):
+        return _read_plain_items(data, at, layout.fixed, make, count)
     items: list[Any] = []
     while at < len(data) if count is None else len(items) < count:
         fields, at = layout.decode(data, at, what)
-        items.append(make(**fields) if make is not None else next(iter(fields.values())))
+        items.append(make(*fields.values()) if make is not None else next(iter(fields.values())))
     return tuple(items), at
 
 
-def _encode_text(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+def _read_plain_items(
+    data: memoryview, at: int, fixed: struct.Struct, make: Callable[..., Any] | None, count: int | None
+) -> tuple[tuple[Any, ...], int]:
+    """Read items of plain integers at once: block status replies have up to a million of them."""
+    left = len(data) - at
+    size = left - left % fixed.size if count is None else count * fixed.size
+    if size > left or (count is None and size != left):
+        raise _More
+    rows = fixed.iter_unpack(data[at : at + size])
+    return tuple([make(*row) for row in rows] if make is not None else [row[0] for row in rows]), at + size
+
+
+def _encode_text(slot: Slot, text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{slot.name} is not text that UTF-8 can hold: {error}") from None
 
 
 def _decode_text(data: bytes) -> str:

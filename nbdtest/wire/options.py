@@ -22,6 +22,7 @@ __all__ = [
     "MetaContext",
     "MetaContextRequest",
     "Nothing",
+    "OtherData",
     "ServerExport",
     "decode_option_data",
     "decode_option_reply_data",
@@ -146,8 +147,8 @@ class ErrorText(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Bytes(Message):
-    """Data whose meaning nobody assigned."""
+class OtherData(Message):
+    """Data of an option or option reply whose meaning nobody assigned."""
 
     data: bytes
     LAYOUT: ClassVar = Layout(Rest("data"))
@@ -181,7 +182,7 @@ def decode_option_data(option: Option) -> Message:
     Raises:
         PeerViolation: the data does not have the layout that the option demands.
     """
-    return _OPTION_DATA.get(option.option, _Bytes).decode(option.data)
+    return _OPTION_DATA.get(option.option, OtherData).decode(option.data)
 
 
 def decode_option_reply_data(reply: OptionReply) -> Message:
@@ -198,4 +199,4 @@ def decode_option_reply_data(reply: OptionReply) -> Message:
                 f"REP_INFO with {len(reply.data)} bytes of data: at least 2 wanted", requirement="REP-013"
             )
         return _INFO_DATA.get(Info(int.from_bytes(reply.data[:2], "big")), InfoOther).decode(reply.data)
-    return _REPLY_DATA.get(reply.type, _Bytes).decode(reply.data)
+    return _REPLY_DATA.get(reply.type, OtherData).decode(reply.data)

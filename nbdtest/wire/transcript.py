@@ -113,6 +113,6 @@ class Transcript:
                         summary=str(row["summary"]),
                     )
                 )
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                 raise UsageError(f"line {number} is no transcript record ({error}): {line[:80]}") from error
         return cls(records)
