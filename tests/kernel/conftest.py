@@ -1,0 +1,176 @@
+"""Runs the tests under guest/ inside User Mode Linux and reports them here as if they had run here.
+
+On the host, `--uml` boots one guest for the session, in which pytest runs the selected items of guest/; without it, or
+where User Mode Linux cannot run, they are skipped with the reason. In the guest they are ordinary tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+GUEST_TESTS = HERE / "guest"
+IN_GUEST = "NBDTEST_GUEST" in os.environ
+REPORTS = "NBDTEST_GUEST_REPORTS"
+NO_OPTION = "needs the kernel's NBD client: give --uml to run it in User Mode Linux (tox -e kernel does)"
+UNAVAILABLE = os.EX_UNAVAILABLE
+GUEST_LIMIT_S = 300
+POLL_S = 0.02
+OUTPUT_LINES = 40
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--uml",
+        nargs="?",
+        const="",
+        metavar="ROOT",
+        help="run tests/kernel/guest in User Mode Linux: the installed one, or an unpacked package at ROOT",
+    )
+
+
+class Guest:
+    """One boot of User Mode Linux, in which pytest runs the given items in order."""
+
+    def __init__(self, root: str, items: list[pytest.Item], config: pytest.Config) -> None:
+        self._config = config
+        self._directory = tempfile.TemporaryDirectory(prefix="guest.")
+        self._reports = Path(self._directory.name) / "reports"
+        self._output = Path(self._directory.name) / "output"
+        self._reports.touch()
+        self._buffer = b""
+        self._position = 0
+        command = [sys.executable, "-m", "tests.kernel.uml", "--timeout", str(GUEST_LIMIT_S)]
+        command += ["--writable", self._directory.name]
+        command += ["--root", root] if root else []
+        command += ["--", sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--no-header"]
+        with self._output.open("wb") as output:
+            self._process = subprocess.Popen(
+                command + [item.nodeid for item in items],
+                cwd=config.rootpath,
+                env={**os.environ, REPORTS: str(self._reports)},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def reports(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
+        """Yield the item's reports as they come; where the guest fails instead, one that says so."""
+        while True:
+            ended = self._process.poll() is not None  # asked before reading, so that nothing written by then is missed
+            while (entry := self._next()) is not None:
+                if entry.get("finished") == item.nodeid:
+                    return
+                if entry.get("nodeid") == item.nodeid:
+                    yield self._config.hook.pytest_report_from_serializable(config=self._config, data=entry)
+            if ended:
+                yield self._failure(item)
+                return
+            time.sleep(POLL_S)
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.terminate()
+        self._process.wait()
+        self._directory.cleanup()
+
+    def _next(self) -> dict[str, Any] | None:
+        if b"\n" not in self._buffer:
+            with self._reports.open("rb") as reports:
+                reports.seek(self._position)
+                fresh = reports.read()
+            self._position += len(fresh)
+            self._buffer += fresh
+        line, newline, rest = self._buffer.partition(b"\n")
+        if not newline:
+            return None
+        self._buffer = rest
+        entry: dict[str, Any] = json.loads(line)
+        return entry
+
+    def _failure(self, item: pytest.Item) -> pytest.TestReport:
+        status = self._process.returncode
+        output = "\n".join(self._output.read_text(errors="replace").splitlines()[-OUTPUT_LINES:])
+        if status == UNAVAILABLE:
+            path, line, _ = item.location
+            return _report(item, "skipped", (path, (line or 0) + 1, f"Skipped: {output.strip()}"))
+        reasons = {124: f"the guest did not end in {GUEST_LIMIT_S} s", 125: "the guest died"}
+        return _report(
+            item, "failed", f"{reasons.get(status, f'pytest ended with status {status} in the guest')}:\n{output}"
+        )
+
+
+GUEST = pytest.StashKey[Guest]()
+
+
+def _report(item: pytest.Item, outcome: Any, longrepr: Any) -> pytest.TestReport:
+    return pytest.TestReport(
+        nodeid=item.nodeid,
+        location=item.location,
+        keywords={},
+        outcome=outcome,
+        longrepr=longrepr,
+        when="setup",
+    )
+
+
+def _is_guest(item: pytest.Item) -> bool:
+    return GUEST_TESTS in item.path.parents
+
+
+if IN_GUEST:
+
+    class Teller:
+        """Writes every report where the host reads it."""
+
+        def __init__(self, config: pytest.Config, path: str) -> None:
+            self._config = config
+            self._path = path
+
+        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+            self._tell(self._config.hook.pytest_report_to_serializable(config=self._config, report=report))
+
+        def pytest_runtest_logfinish(self, nodeid: str) -> None:
+            self._tell({"finished": nodeid})
+
+        def _tell(self, entry: dict[str, Any]) -> None:
+            with open(self._path, "a") as reports:
+                reports.write(json.dumps(entry) + "\n")
+
+    def pytest_configure(config: pytest.Config) -> None:
+        if REPORTS in os.environ:
+            config.pluginmanager.register(Teller(config, os.environ[REPORTS]))
+
+else:
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+        root = item.config.getoption("--uml", default=None)
+        if not _is_guest(item):
+            return None
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        if root is None:
+            reports = iter([_report(item, "skipped", (str(HERE / "conftest.py"), 1, f"Skipped: {NO_OPTION}"))])
+        else:
+            if GUEST not in item.config.stash:
+                items = [other for other in item.session.items if _is_guest(other)]
+                item.config.stash[GUEST] = Guest(root, items, item.config)
+            reports = item.config.stash[GUEST].reports(item)
+        for report in reports:
+            item.ihook.pytest_runtest_logreport(report=report)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
+
+    def pytest_unconfigure(config: pytest.Config) -> None:
+        if GUEST in config.stash:
+            config.stash[GUEST].close()
