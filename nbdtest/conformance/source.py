@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from nbdtest.net.stream import Stream
+from nbdtest.net.tls import ClientCredentials
 
 __all__ = ["ServerSource", "Vitals"]
 
@@ -58,6 +59,10 @@ class ServerSource(Protocol):
     @property
     def can_tls(self) -> bool:
         """Whether `start_tls` works: credentials for this server are known."""
+
+    @property
+    def credentials(self) -> ClientCredentials | None:
+        """The credentials for this server, for checks that change something about them; None if none are known."""
 
     def connect(self, timeout_s: float) -> Stream:
         """Open a new connection; nothing of the protocol has been exchanged on it.

@@ -75,6 +75,15 @@ class TLSStream(Stream):
         self._close_notify()
         self.lower.half_close()
 
+    def close_session(self) -> Stream:
+        """End our direction of the TLS session and give back the stream below, which stays open; this one is over.
+
+        TLS knows no way back to clear, so only a tester does this.
+        """
+        self._ended = True
+        self._close_notify()
+        return self.lower
+
     def cut(self, *, rst: bool = False) -> None:
         self.lower.cut(rst=rst)
 
