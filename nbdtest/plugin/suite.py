@@ -1,0 +1,293 @@
+"""The conformance suite as pytest items: what is collected, how it is run, and what pytest is told of the outcome.
+
+Loaded when a server is to be tested. What is printed and written at the end is in `nbdtest.plugin.summary`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nbdtest.conformance.declare import Check, each_check, select
+from nbdtest.conformance.suite import in_order
+from nbdtest.errors import UsageError
+from nbdtest.fixtures.deviations import Deviation, packaged_deviations, parse_deviations
+from nbdtest.fixtures.parsing import parse_servers
+from nbdtest.fixtures.subject import Settings, Subject
+from nbdtest.plugin import SUITE_NODE, SUITE_PACKAGE
+from nbdtest.plugin.summary import Summary, details
+from nbdtest.report.json_document import result_row
+from nbdtest.report.rendering import writer_for
+from nbdtest.report.results import Level, Outcome, Result
+
+__all__ = ["Suite", "suite_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which items the arguments name: "nbd::TARGET::CHECK" each, or everything."""
+
+    nodes: tuple[str, ...] = ()
+
+    def has(self, node: str) -> bool:
+        """Whether the item with this node id is meant."""
+        return not self.nodes or any(node == named or node.startswith(f"{named}::") for named in self.nodes)
+
+
+class Unsuccessful(Exception):
+    """Carries a result that fails the run from the item to its report."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(result.message)
+        self.result = result
+
+
+class CheckItem(pytest.Item):
+    """One check on one target."""
+
+    def __init__(self, *, check: Check, subject: Subject, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.check = check
+        self.subject = subject
+        self.result: Result | None = None
+        self.add_marker("nbd")
+        self.extra_keyword_matches.update({check.family, *check.proves})
+
+    def runtest(self) -> None:
+        """Run the check.
+
+        Raises:
+            Unsuccessful: the result fails the run.
+        """
+        self.result = self.subject.run(self.check)
+        if self.result.fails_run():
+            raise Unsuccessful(self.result)
+        if self.result.outcome is Outcome.SKIPPED and not self.result.expected:
+            pytest.skip(self.result.message)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """Say what a server's author needs to know; a traceback is shown for faults outside the check only."""
+        if isinstance(excinfo.value, Unsuccessful):
+            return details(excinfo.value.result, self.subject.spec.text)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        """The place that pytest prints: there is no file, so the first part of the node id stands for it."""
+        return self.session.path / SUITE_NODE, None, f"{self.subject.spec.name}::{self.check.id}"
+
+
+class TargetCollector(pytest.Collector):
+    """The checks for one target."""
+
+    def __init__(self, *, subject: Subject, checks: Sequence[Check], selection: Selection, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._subject = subject
+        self._checks = checks
+        self._selection = selection
+
+    def collect(self) -> Iterator[CheckItem]:
+        """Yield the items."""
+        for check in self._checks:
+            if self._selection.has(f"{self.nodeid}::{check.id}"):
+                yield CheckItem.from_parent(self, name=check.id, check=check, subject=self._subject)
+
+
+class SuiteCollector(pytest.Collector):
+    """All targets."""
+
+    def __init__(self, *, suite: Suite, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._suite = suite
+
+    def collect(self) -> Iterator[TargetCollector]:
+        """Yield a collector for each target."""
+        for subject in self._suite.subjects:
+            name = subject.spec.name
+            node = f"{self.nodeid}::{name}"
+            yield TargetCollector.from_parent(
+                self,
+                name=name,
+                nodeid=node,
+                subject=subject,
+                checks=self._suite.checks,
+                selection=self._suite.selection,
+            )
+
+
+class Suite:
+    """A plugin object: the servers to test in this process, and the hooks that test them."""
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        *,
+        subjects: Sequence[Subject],
+        checks: Sequence[Check],
+        collects: bool,
+        selection: Selection,
+        reports: Sequence[str],
+    ) -> None:
+        self.subjects = tuple(subjects)
+        self.checks = tuple(checks)
+        self.selection = selection
+        self.settings_strict = bool(config.getoption("nbd_strict"))
+        self._collects = collects
+        self._worker = hasattr(config, "workerinput")
+        self.summary = Summary(self.subjects, self.checks, reports, strict=self.settings_strict)
+
+    def subject(self, name: str) -> Subject:
+        """The target of this name."""
+        return next(subject for subject in self.subjects if subject.spec.name == name)
+
+    def pytest_report_header(self) -> list[str]:
+        """Say what is tested, and which servers are not written to."""
+        lines = []
+        if self._collects:
+            names = ", ".join(subject.spec.name for subject in self.subjects)
+            lines.append(f"nbd: {len(self.checks)} checks on {names}")
+        lines += [f"nbd: {note}" for note in self.summary.notes()]
+        return lines
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
+        """Add the suite's items behind the user's own tests, before anybody selects or sorts."""
+        if self._collects:
+            collector = SuiteCollector.from_parent(session, name=SUITE_NODE, nodeid=SUITE_NODE, suite=self)
+            found = list(session.genitems(collector))
+            if not found:
+                named = ", ".join(self.selection.nodes)
+                raise pytest.UsageError(f"no item of the suite is called {named}" if named else "no check is selected")
+            items.extend(found)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        """Look at each server first: an error in a SPEC is one error, not one of every check."""
+        if self._worker or not self._collects or session.config.getoption("collectonly"):
+            return
+        wanted = {item.subject for item in getattr(session, "items", ()) if isinstance(item, CheckItem)}
+        distributed = bool(session.config.pluginmanager.hasplugin("dsession"))
+        for subject in self.subjects:
+            if not (distributed or subject in wanted):
+                continue
+            try:
+                subject.preflight()
+            except UsageError as error:
+                raise pytest.UsageError(str(error)) from error
+            if distributed:
+                subject.pause()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Give the result to the report, which may travel to another process, and translate it for pytest."""
+        report = yield
+        if isinstance(item, CheckItem) and call.when == "call" and item.result is not None:
+            report.nbd_result = result_row(item.result)  # type: ignore[attr-defined]  # reports carry extra attributes
+            if item.result.expected:
+                report.outcome = "skipped"
+                report.wasxfail = item.result.message.rpartition("\n")[2]
+            elif item.result.outcome is Outcome.SKIPPED:
+                report.longrepr = (str(item.location[0]), 0, f"Skipped: {item.result.message}")
+        return report
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(
+        self, report: pytest.CollectReport | pytest.TestReport
+    ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+        """Show warnings and faults of the harness as what they are."""
+        row = getattr(report, "nbd_result", None)
+        if row is None or row["expected"]:
+            return None
+        if row["outcome"] == Outcome.WARNED and report.passed:
+            return "warned", "w", ("WARNED", {"yellow": True})
+        if row["outcome"] == Outcome.ERROR:
+            return "error", "E", ("ERROR", {"red": True})
+        return None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep the result, wherever it comes from."""
+        if not self._worker:
+            self.summary.add(report)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """Take over what a worker learned of its servers."""
+        self.summary.learn(getattr(node, "workeroutput", {}).get("nbdtest_targets", []))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Stop the servers, and write the reports or hand over what was learned."""
+        try:
+            if self._worker:
+                session.config.workeroutput["nbdtest_targets"] = self.summary.learned()  # type: ignore[attr-defined]
+            else:
+                self.summary.learn(self.summary.learned())
+                self.summary.write_reports()
+        finally:
+            self.close()
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print the verdicts."""
+        self.summary.print_to(terminalreporter)
+
+    def pytest_unconfigure(self) -> None:
+        """Stop the servers also when no session came about."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop the servers. Any number of times."""
+        for subject in self.subjects:
+            subject.close()
+
+
+def suite_of(config: pytest.Config, arguments: Sequence[str]) -> Suite:
+    """Make the suite that the options ask for; `arguments` are those that name it or its items.
+
+    Raises:
+        UsageError: an option cannot be used.
+    """
+    specs = parse_servers(config.getoption("nbd_server") or ["builtin"])
+    timeout_s = float(config.getoption("nbd_timeout"))
+    if not timeout_s > 0:
+        raise UsageError(f"--nbd-timeout={timeout_s:g}: a number of seconds above 0 was expected")
+    settings = Settings(
+        timeout_s=timeout_s,
+        strict=bool(config.getoption("nbd_strict")),
+        allow_writes=bool(config.getoption("nbd_allow_writes")),
+        deviations=tuple(_deviations(config.getoption("nbd_expect"))),
+    )
+    patterns = [glob for option in config.getoption("nbd_checks") for glob in option.split(",") if glob]
+    checks = select(in_order(each_check()), ids=patterns, level=Level(config.getoption("nbd_level")))
+    reports = list(config.getoption("nbd_report"))
+    for path in reports:
+        writer_for(path)
+    others = set(config.getoption("file_or_dir") or ()) - set(arguments)
+    return Suite(
+        config,
+        subjects=[Subject(spec, settings) for spec in specs],
+        checks=checks,
+        collects=bool(arguments) or not others,
+        selection=Selection(tuple(argument for argument in arguments if not _whole(argument))),
+        reports=reports,
+    )
+
+
+def _whole(argument: str) -> bool:
+    return argument == SUITE_PACKAGE
+
+
+def _deviations(files: Iterable[str]) -> Iterator[Deviation]:
+    for file in files:
+        if file == "packaged":
+            yield from packaged_deviations()
+            continue
+        try:
+            text = Path(file).read_text(encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"the list of known deviations {file} cannot be read: {error.strerror}") from error
+        yield from parse_deviations(text, where=file)

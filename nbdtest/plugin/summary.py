@@ -1,0 +1,154 @@
+"""What the run says of the servers: the details of a failure, the verdicts at the end, and the report files.
+
+It gathers results from test reports, which under pytest-xdist come from other processes.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nbdtest
+from nbdtest.conformance.declare import Check
+from nbdtest.fixtures.subject import Subject, rules_of
+from nbdtest.report.json_document import result_from_row, target_from_row, target_row
+from nbdtest.report.rendering import writer_for
+from nbdtest.report.results import Level, Outcome, Report, Result, TargetInfo
+from nbdtest.report.wording import printable, rule_lines, verdict, word
+
+__all__ = ["Summary", "details", "repeat_with_pytest"]
+
+
+def repeat_with_pytest(spec: str, check: str) -> str:
+    """The command that runs one check on one server again."""
+    return shlex.join(["pytest", f"--nbd-server={spec}", f"--nbd-checks={check}"])
+
+
+def details(result: Result, spec: str) -> str:
+    """Everything that a server's author needs to know of a result that went wrong."""
+    parts = [result.title, printable(result.message)]
+    if result.transcript:
+        parts.append("what was sent and received:\n" + printable(result.transcript))
+    return "\n\n".join(part for part in [*parts, f"again: {repeat_with_pytest(spec, result.check)}"] if part)
+
+
+class Summary:
+    """The results so far, and what is known of the targets."""
+
+    def __init__(
+        self, subjects: Sequence[Subject], checks: Sequence[Check], reports: Sequence[str], *, strict: bool
+    ) -> None:
+        self._subjects = subjects
+        self._checks = checks
+        self._reports = reports
+        self._strict = strict
+        self._results: list[Result] = []
+        self._targets: dict[str, TargetInfo] = {}
+        self._written: list[str] = []
+
+    def notes(self) -> list[str]:
+        """What the user should know of the servers before anything is run."""
+        return [
+            f"{subject.spec.name} was not started for the tests: checks that write are skipped (--nbd-allow-writes "
+            "runs them)"
+            for subject in self._subjects
+            if not subject.source.writable and not subject.spec.read_only
+        ]
+
+    def add(self, report: pytest.TestReport) -> None:
+        """Take over the result that a test report carries."""
+        row = getattr(report, "nbd_result", None)
+        if row is not None:
+            self._results.append(result_from_row(row))
+        elif report.failed and (where := report.nodeid.split("::"))[0] == "nbd" and len(where) == 3:
+            # The process that ran the check has crashed, so nobody has judged it.
+            self._results.append(
+                Result(
+                    check=where[2],
+                    target=where[1],
+                    outcome=Outcome.ERROR,
+                    level=Level.MUST,
+                    message=f"fault of the harness: {report.longreprtext}",
+                )
+            )
+
+    def learned(self) -> list[dict[str, Any]]:
+        """What this process knows of its targets, as rows."""
+        return [target_row(subject.info()) for subject in self._subjects]
+
+    def learn(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Add what a process knew; who has asked a server what it can do is believed."""
+        for row in rows:
+            target = target_from_row(row)
+            known = self._targets.get(target.name)
+            if known is None or len(target.capabilities) > len(known.capabilities):
+                self._targets[target.name] = target
+
+    def report(self) -> Report:
+        """The results as a report."""
+        return Report(
+            tool=f"nbdtest {nbdtest.__version__}",
+            targets=tuple(self._targets.get(subject.spec.name) or subject.info() for subject in self._subjects),
+            results=Report.merged(self._results),
+            rules=rules_of(self._checks),
+            strict=self._strict,
+        )
+
+    def write_reports(self) -> None:
+        """Write the files that were asked for, if anything was checked."""
+        if not self._results:
+            return
+        report = self.report()
+        for name in self._reports:
+            path = Path(name)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(writer_for(path)(report), encoding="utf-8")
+            except OSError as error:
+                self._written.append(f"the report {name} could not be written: {error.strerror}")
+            else:
+                self._written.append(f"report written to {os.path.relpath(path)}")
+
+    def print_to(self, terminal: pytest.TerminalReporter) -> None:
+        """Print a verdict for each target, with what went wrong by the words of the specification."""
+        if not self._results:
+            return
+        report = self.report()
+        terminal.write_sep("=", "NBD conformance")
+        for target in report.targets:
+            self._print_target(terminal, report, target)
+        for line in self._written:
+            terminal.write_line(line)
+
+    def _print_target(self, terminal: pytest.TerminalReporter, report: Report, target: TargetInfo) -> None:
+        results = report.of(target.name)
+        if not results:
+            return
+        version = f" ({target.version})" if target.version else ""
+        bad = any(result.fails_run(strict=self._strict) for result in results)
+        terminal.write_line(
+            f"{target.name}{printable(version)}: {verdict(report, target.name)}",
+            bold=True,
+            **{"red" if bad else "green": True},
+        )
+        for result in results:
+            if result.fails_run(strict=self._strict) or (result.outcome is Outcome.WARNED and not result.expected):
+                _print_result(terminal, report, target, result)
+        for note in self.notes():
+            if note.startswith(f"{target.name} "):
+                terminal.write_line(f"  {note}")
+
+
+def _print_result(terminal: pytest.TerminalReporter, report: Report, target: TargetInfo, result: Result) -> None:
+    terminal.write_line(f"  {word(result)}: {result.check}: {result.title}")
+    for line in printable(result.message).splitlines():
+        terminal.write_line(f"    {line}")
+    if "rule:" not in result.message:
+        for line in rule_lines(report, result):
+            terminal.write_line(f"    {line}")
+    terminal.write_line(f"    again: {repeat_with_pytest(target.spec, result.check)}")
