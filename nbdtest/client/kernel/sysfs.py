@@ -118,7 +118,7 @@ class Sysfs:
             for fields in map(str.split, self._lines("self/mounts"))
             if mine.fullmatch(fields[0])
         ]
-        users += [f"swap on {line.split()[0]}" for line in self._lines("swaps") if mine.match(line)]
+        users += [f"swap on {line.split()[0]}" for line in self._lines("swaps") if mine.fullmatch(line.split()[0])]
         for holders in self._block(index).glob("**/holders"):
             users += [f"part of {holder.name}" for holder in holders.iterdir()]
         for process in sorted(self._proc.glob("[0-9]*")):

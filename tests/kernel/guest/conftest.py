@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,12 +43,22 @@ def index(indexes: Iterator[int]) -> int:
 
 
 @pytest.fixture
-def node(index: int, netlink: NBDNetlink) -> str:
-    """The same, with its node made, as ioctl needs it."""
-    with TransmissionServer(512) as server, server.unix() as connection:
-        netlink.connect(Parameters(size=512, sockets=[connection.fileno()]), index)
-        netlink.disconnect(index)
-    return f"/dev/nbd{index}"
+def make_node(indexes: Iterator[int], netlink: NBDNetlink) -> Callable[[], str]:
+    """Make the nodes of fresh devices, as ioctl needs them."""
+
+    def make() -> str:
+        index = next(indexes)
+        with TransmissionServer(512) as server, server.unix() as connection:
+            netlink.connect(Parameters(size=512, sockets=[connection.fileno()]), index)
+            netlink.disconnect(index)
+        return f"/dev/nbd{index}"
+
+    return make
+
+
+@pytest.fixture
+def node(make_node: Callable[[], str]) -> str:
+    return make_node()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import select
 import struct
 import subprocess
 import sys
+import threading
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
@@ -104,6 +105,24 @@ class Operations:
                 return buffer[:count]
         finally:
             os.close(descriptor)
+
+    def read_each(self, paths: list[str], offset: int, length: int) -> dict[str, int]:
+        """Read from several devices at the same time; the outcomes are error numbers, 0 for success."""
+        outcomes = {}
+
+        def read_one(path: str) -> None:
+            try:
+                self.read(path, offset, length)
+                outcomes[path] = 0
+            except OSError as error:
+                outcomes[path] = error.errno or errno.EIO
+
+        threads = [threading.Thread(target=read_one, args=(path,)) for path in paths]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return outcomes
 
     def write(self, path: str, offset: int, data: bytes, synchronous: bool = False) -> int:
         descriptor = os.open(path, os.O_WRONLY | os.O_DIRECT | (os.O_DSYNC if synchronous else 0))
