@@ -6,7 +6,17 @@ installed pays for this module only.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import pytest
+
+if TYPE_CHECKING:
+    from nbdtest.client import NBD
+    from nbdtest.fixtures.pki import PKIMaterial, PSKMaterial
+    from nbdtest.fixtures.server import Server, ServerFactory
+    from nbdtest.plugin.suite import Suite
 
 __all__: list[str] = []
 
@@ -88,6 +98,90 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from error
     config.args[:] = [argument for argument in config.args if argument not in arguments]
     config.pluginmanager.register(suite, SUITE)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that uses `nbd_server` once for each server, when there are several."""
+    suite: Suite | None = metafunc.config.pluginmanager.get_plugin(SUITE)
+    if suite is not None and len(suite.subjects) > 1 and "nbd_server" in metafunc.fixturenames:
+        names = [subject.spec.name for subject in suite.subjects]
+        metafunc.parametrize("nbd_server", names, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def nbd_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """The server that --nbd-server names, by default the one that comes with nbdtest: `uri`, `connect()`, `name`."""
+    from nbdtest.fixtures.parsing import parse_server
+    from nbdtest.fixtures.server import Server, server_of
+
+    suite: Suite | None = request.config.pluginmanager.get_plugin(SUITE)
+    if suite is not None:
+        subject = suite.subject(getattr(request, "param", suite.subjects[0].spec.name))
+        yield Server(subject.source)
+        return  # the suite stops it, whose items use it too
+    with server_of(parse_server("builtin")) as server:
+        yield server
+
+
+@pytest.fixture
+def nbd(nbd_server: Server) -> Iterator[NBD]:
+    """A handle connected to `nbd_server`, with libnbd's methods; closed after the test."""
+    handle = nbd_server.connect()
+    yield handle
+    handle.close()
+
+
+@pytest.fixture
+def nbdkit() -> Iterator[ServerFactory]:
+    """Starts nbdkit: `nbdkit("memory", "1M").uri`. Stopped after the test."""
+    from nbdtest.fixtures.server import nbdkit_factory
+
+    with nbdkit_factory() as factory:
+        yield factory
+
+
+@pytest.fixture
+def qemu_nbd() -> Iterator[ServerFactory]:
+    """Starts qemu-nbd: `qemu_nbd("-f", "raw", path).uri`. Stopped after the test."""
+    from nbdtest.fixtures.server import qemu_nbd_factory
+
+    with qemu_nbd_factory() as factory:
+        yield factory
+
+
+@pytest.fixture
+def nbd_reference_server() -> Iterator[ServerFactory]:
+    """Starts any server by its SPEC: `nbd_reference_server("nbd-server").uri`. Stopped after the test."""
+    from nbdtest.fixtures.server import reference_server_factory
+
+    with reference_server_factory() as factory:
+        yield factory
+
+
+@pytest.fixture
+def nbd_disk(tmp_path: Path) -> Path:
+    """A raw image of 64 MiB with data and holes, for servers to serve; see `nbdtest.fixtures.scratch_disk`."""
+    from nbdtest.fixtures.scratch_disk import make_disk
+
+    path = tmp_path / "nbd-disk.img"
+    make_disk(str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def nbd_pki(tmp_path_factory: pytest.TempPathFactory) -> PKIMaterial:
+    """Directories of throw-away certificates, good and bad."""
+    from nbdtest.fixtures.pki import make_pki
+
+    return make_pki(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture(scope="session")
+def nbd_psk(tmp_path_factory: pytest.TempPathFactory) -> PSKMaterial:
+    """Throw-away pre-shared keys."""
+    from nbdtest.fixtures.pki import make_psk
+
+    return make_psk(tmp_path_factory.mktemp("psk"))
 
 
 def _names_suite(config: pytest.Config, argument: str) -> bool:

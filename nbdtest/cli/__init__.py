@@ -1,0 +1,125 @@
+"""The `nbdtest` command: its subcommands, and what their exit status means.
+
+Each subcommand is a module with `add_arguments(parser)` and `run(arguments) -> int`, loaded when it is the one wanted.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import nbdtest
+from nbdtest.errors import NBDTestError
+
+__all__ = ["main"]
+
+INTERRUPTED = 130
+UNUSABLE = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A subcommand: the module that holds it, what it does, and an example."""
+
+    module: str
+    help: str
+    example: str
+
+
+COMMANDS = {
+    "check": Command(
+        module="nbdtest.cli.check",
+        help="run the conformance suite on servers",
+        example="nbdtest check nbdkit 'listen: ./my-server --socket {unix}' --report report.html",
+    ),
+    "serve": Command(
+        module="nbdtest.fakeserver.serve",
+        help="run the fake server, correct or with one deliberate bug",
+        example="nbdtest serve --tcp 10809 --size 64M",
+    ),
+    "fuzz": Command(
+        module="nbdtest.fuzz.command",
+        help="look for requests that a server answers wrongly",
+        example="nbdtest fuzz 'listen: ./my-server --socket {unix}'",
+    ),
+    "replay": Command(
+        module="nbdtest.fuzz.replay_command",
+        help="send a saved exchange again",
+        example="nbdtest replay finding.jsonl 'listen: ./my-server --socket {unix}'",
+    ),
+    "info": Command(
+        module="nbdtest.cli.info",
+        help="say what a server offers",
+        example="nbdtest info nbd://localhost:10809/disk",
+    ),
+    "list": Command(
+        module="nbdtest.cli.listing",
+        help="list the checks, the requirements of the specification or the mutants",
+        example="nbdtest list requirements --json",
+    ),
+    "shell": Command(
+        module="nbdtest.client.shell",
+        help="Python with a connected handle, as nbdsh",
+        example="nbdtest shell -u nbd://localhost",
+    ),
+}
+
+EPILOG = "Exit status: 0 all is well, 1 a check failed, 2 the command or the server cannot be used, 130 interrupted."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    try:
+        arguments = _parser(words).parse_args(words)
+        return int(arguments.run(arguments))
+    except NBDTestError as error:
+        print(f"nbdtest: {error}", file=sys.stderr)
+        return UNUSABLE
+    except KeyboardInterrupt:
+        print("nbdtest: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output, such as `head`, has had enough. Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nbdtest",
+        description="Tests NBD (Network Block Device) servers and clients.",
+        epilog=f"Example: {COMMANDS['check'].example}\n\n{EPILOG}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"nbdtest {nbdtest.__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    wanted = next((word for word in words if not word.startswith("-")), "")
+    for name, command in COMMANDS.items():
+        if not _exists(command.module):
+            continue
+        subparser = subparsers.add_parser(
+            name,
+            help=command.help,
+            description=f"{command.help[0].upper()}{command.help[1:]}.",
+            epilog=f"Example: {command.example}\n\n{EPILOG}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if name == wanted:
+            module = importlib.import_module(command.module)
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    return parser
+
+
+def _exists(module: str) -> bool:
+    """Whether the module is there, found without importing it."""
+    package, _, name = module.rpartition(".")
+    top = importlib.util.find_spec(package.partition(".")[0])
+    if top is None or not top.submodule_search_locations:
+        return False
+    folder = os.path.join(top.submodule_search_locations[0], *package.split(".")[1:])
+    return os.path.exists(os.path.join(folder, f"{name}.py"))

@@ -1,0 +1,220 @@
+"""`nbdtest check`: the suite without pytest, with the same targets, verdicts and reports."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+import nbdtest
+from nbdtest.conformance.declare import Check, each_check, select
+from nbdtest.conformance.suite import in_order
+from nbdtest.errors import UsageError
+from nbdtest.fixtures.deviations import (
+    Deviation,
+    deviation_for,
+    format_deviations,
+    packaged_deviations,
+    parse_deviations,
+)
+from nbdtest.fixtures.parsing import FORMS, parse_servers
+from nbdtest.fixtures.subject import DEFAULT_TIMEOUT_S, Settings, Subject, rules_of
+from nbdtest.report.json_document import json_document
+from nbdtest.report.rendering import WRITERS, writer_for
+from nbdtest.report.results import Level, Outcome, Report, Result, TargetInfo
+from nbdtest.report.wording import needs_detail, printable, repeat_command, verdict, word
+
+__all__ = ["add_arguments", "run"]
+
+STYLES = {"failed": "red", "error": "magenta", "warned": "yellow", "passed unexpectedly": "red"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.description = f"{parser.description}\n\nSPEC is one of\n{FORMS}"
+    parser.add_argument("spec", metavar="SPEC", nargs="+", help="server to test")
+    parser.add_argument(
+        "--checks",
+        action="append",
+        default=[],
+        metavar="GLOB,...",
+        help="run these checks only: globs on a check's id, its family or a requirement's id; !GLOB leaves out",
+    )
+    parser.add_argument(
+        "--level", choices=[level.value for level in Level], default=Level.MAY.value, help="leave out weaker rules"
+    )
+    parser.add_argument("--strict", action="store_true", help="a broken SHOULD fails instead of warning")
+    parser.add_argument(
+        "--expect",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="known deviations, which do not fail the run; 'packaged' means what nbdtest knows of released servers",
+    )
+    parser.add_argument("--update-expect", metavar="FILE", help="write what was found to this list of known deviations")
+    parser.add_argument(
+        "--report", action="append", default=[], metavar="PATH", help=f"write a report: {', '.join(WRITERS)}"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=DEFAULT_TIMEOUT_S,
+        metavar="SECONDS",
+        help=f"how long to wait for each single answer (default: {DEFAULT_TIMEOUT_S:g})",
+    )
+    parser.add_argument(
+        "--allow-writes", action="store_true", help="write also to servers that are running already: data are lost"
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON, and nothing else")
+    parser.add_argument("--verbose", "-v", action="store_true", help="name every check, and why one was skipped")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the checks, print what came of them and write the reports.
+
+    Raises:
+        UsageError: an argument is wrong, or a server cannot be tested.
+    """
+    if not arguments.timeout > 0:
+        raise UsageError(f"--timeout {arguments.timeout:g}: a number of seconds above 0 was expected")
+    for path in arguments.report:
+        writer_for(path)
+    settings = Settings(
+        timeout_s=arguments.timeout,
+        strict=arguments.strict,
+        allow_writes=arguments.allow_writes,
+        deviations=tuple(_deviations(arguments)),
+    )
+    specs = parse_servers(arguments.spec)
+    patterns = [glob for option in arguments.checks for glob in option.split(",") if glob]
+    checks = select(in_order(each_check()), ids=patterns, level=Level(arguments.level))
+    if not checks:
+        raise UsageError("no check is selected")
+    console = Console(highlight=False, markup=False, quiet=arguments.json, soft_wrap=True)
+    targets: list[TargetInfo] = []
+    results: list[Result] = []
+    with ExitStack() as stack:
+        subjects = [Subject(spec, settings) for spec in specs]
+        for subject in subjects:
+            stack.callback(subject.close)
+            subject.preflight()
+        try:
+            for subject in subjects:
+                results += _run(subject, checks, console, verbose=arguments.verbose)
+                targets.append(subject.info())
+        except KeyboardInterrupt:
+            console.print("interrupted: the results so far are not reported", style="bold")
+            raise
+    report = Report(
+        tool=f"nbdtest {nbdtest.__version__}",
+        targets=tuple(targets),
+        results=Report.merged(results),
+        rules=rules_of(checks),
+        strict=arguments.strict,
+    )
+    for target in targets:
+        console.print(f"{target.name}: {verdict(report, target.name)}", style="bold")
+    if arguments.json:
+        sys.stdout.write(json_document(report))
+    for path in arguments.report:
+        _write(Path(path), writer_for(path)(report))
+        console.print(f"report written to {path}")
+    if arguments.update_expect:
+        return _update(Path(arguments.update_expect), report, console)
+    return int(report.failed)
+
+
+def _run(subject: Subject, checks: Sequence[Check], console: Console, *, verbose: bool) -> list[Result]:
+    """Run all checks on one server, and print what is not as it should be."""
+    version = subject.source.version
+    console.print(f"{subject.spec.name}{f' ({version})' if version else ''}", style="bold")
+    if not subject.source.writable:
+        why = "its profile says read_only" if subject.spec.read_only else "it was not started here; see --allow-writes"
+        console.print(f"  checks that write are skipped: {why}")
+    results = []
+    with _progress(subject.spec.name, len(checks), console) as advance:
+        for check in checks:
+            result = subject.run(check)
+            results.append(result)
+            if needs_detail(result) and not result.expected:
+                _print_details(console, result, subject.spec.text)
+            elif verbose:
+                console.print(f"  {word(result)}: {result.check}{_reason(result)}")
+            advance()
+    return results
+
+
+@contextmanager
+def _progress(name: str, total: int, console: Console) -> Iterator[Callable[[], None]]:
+    if console.quiet or not console.is_terminal:
+        yield lambda: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+        task = progress.add_task(name, total=total)
+        yield lambda: progress.advance(task)
+
+
+def _print_details(console: Console, result: Result, spec: str) -> None:
+    console.print(f"\n  {word(result)}: {result.check}: {result.title}", style=STYLES.get(word(result)))
+    blocks = [result.message]
+    if result.transcript:
+        blocks.append(f"what was sent and received:\n{result.transcript}")
+    blocks.append(f"again: {repeat_command(spec, result.check)}")
+    for block in blocks:
+        for line in printable(block).strip("\n").split("\n"):
+            console.print(f"    {line}")
+    console.print()
+
+
+def _reason(result: Result) -> str:
+    return f": {printable(result.message)}" if result.message else ""
+
+
+def _deviations(arguments: argparse.Namespace) -> Iterator[Deviation]:
+    files = list(arguments.expect)
+    if arguments.update_expect and Path(arguments.update_expect).exists() and arguments.update_expect not in files:
+        files.append(arguments.update_expect)
+    for file in files:
+        if file == "packaged":
+            yield from packaged_deviations()
+        else:
+            yield from parse_deviations(_read(Path(file)), where=file)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"the list of known deviations {path} cannot be read: {error.strerror}") from error
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _update(path: Path, report: Report, console: Console) -> int:
+    """Make the list say what was found: without what has passed, with what is new."""
+    targets = {target.name: target for target in report.targets}
+    listed = parse_deviations(_read(path), where=str(path)) if path.exists() else ()
+    passed = [result for result in report.results if result.outcome is Outcome.PASSED]
+    kept = [
+        deviation
+        for deviation in listed
+        if not any(deviation.concerns(result, targets[result.target]) for result in passed)
+    ]
+    new = [
+        deviation_for(result, targets[result.target])
+        for result in report.results
+        if result.outcome in (Outcome.FAILED, Outcome.WARNED) and not result.expected
+    ]
+    _write(path, format_deviations([*kept, *new]))
+    console.print(f"{path}: {len(kept)} kept, {len(new)} added, {len(listed) - len(kept)} taken off")
+    return int(any(result.outcome is Outcome.ERROR for result in report.results))
