@@ -122,11 +122,12 @@ def expect_silence(peer: Peer, after: str, *, requirement: str = "") -> None:
 def expect_end(peer: Peer, after: str, *, silent: bool = True, requirement: str = "") -> None:
     """Complain unless the target ends the connection, by FIN or RST, without another byte if `silent`."""
     peer.preparing = False
-    rest = peer.receive_to_end()
-    if silent and rest:
+    if silent and (first := peer.receive_unless_ended()):
         raise Complaint(
-            f"after {after} there comes {shorten(rest)}", "the end of the connection", requirement=requirement
+            f"after {after} there comes {shorten(first)}", "the end of the connection", requirement=requirement
         )
+    if not silent:
+        peer.receive_to_end()
 
 
 def _request(reply: Reply) -> str:

@@ -80,20 +80,19 @@ _BY_SIZE = {
 }
 
 
-def probe(target: ServerTarget) -> Facts:
-    """Find out what `target` can do.
+def probe(target: ServerTarget, facts: Facts) -> None:
+    """Find out what `target` can do, and write it into `facts`.
 
     Raises:
         TransportError: it cannot be reached.
     """
-    facts = Facts()
     has = facts.capabilities
     try:
         with target.peer.greeted() as (_, greeting):
             facts.greeting = greeting
     except (Complaint, PeerViolation) as problem:
         facts.trouble = f"this is no NBD server: {problem}"
-        return facts
+        return
     if target.source.vitals() is not None:
         has.add(Capability.OWN_PROCESS)
     with target.peer.connected() as peer:
@@ -108,7 +107,6 @@ def probe(target: ServerTarget) -> Facts:
     _second_connection(target, facts)
     if target.source.writable and Capability.EXPORT in has and Capability.READ_ONLY not in has:
         has.add(Capability.WRITABLE)
-    return facts
 
 
 def _newstyle(target: ServerTarget, facts: Facts, greeting: NewstyleGreeting) -> None:

@@ -131,6 +131,23 @@ class Peer:
         self.note(b"", "end of connection")
         return rest
 
+    def receive_unless_ended(self) -> bytes:
+        """Receive what comes next, b"" if that is the end of the connection.
+
+        Raises:
+            NoAnswer: neither happens within the time limit.
+        """
+        try:
+            data = self.stream.receive_some(4096, Deadline(self.timeout_s))
+        except Disconnected as error:
+            self.note(b"", "RST" if error.reset else "FIN")
+            return b""
+        except TimedOut:
+            seen = f"nothing came and the connection is still open after {self.timeout_s:g} s"
+            raise NoAnswer(seen, "the end of the connection") from None
+        self.note(data, "unexpected bytes")
+        return data
+
     def is_ended(self) -> bool:
         """Whether the target ends the connection within the time limit, whatever it sends before."""
         try:

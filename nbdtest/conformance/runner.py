@@ -61,12 +61,11 @@ def run_check(check: Check, target: ServerTarget, *, strict: bool = False) -> Re
 
 def _missing(check: Check, target: ServerTarget) -> _Verdict | None:
     """Say why the check cannot be run here, if so."""
-    if target.facts.trouble and check.family != "greeting":
-        return _Verdict(Outcome.SKIPPED, check.level, target.facts.trouble)
+    trouble = target.facts.trouble
     needs = (*check.needs, Capability.WRITABLE) if check.writes else check.needs
     for capability in needs:
         if not target.has(capability):
-            return _Verdict(Outcome.SKIPPED, check.level, capability.value)
+            return _Verdict(Outcome.SKIPPED, check.level, trouble or capability.value)
     return None
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from nbdtest.conformance.capability import Capability
 from nbdtest.conformance.facts import Facts, probe
+from nbdtest.conformance.gallery import Gallery
 from nbdtest.conformance.negotiation import Negotiation
 from nbdtest.conformance.peer import Peer
 from nbdtest.conformance.session import Session
@@ -69,6 +70,7 @@ class ServerTarget:
         self.remarks: list[str] = []
         self.random = random.Random(seed)
         self._facts: Facts | None = None
+        self._gallery: Gallery | None = None
 
     @property
     def facts(self) -> Facts:
@@ -78,12 +80,51 @@ class ServerTarget:
             TransportError: the server cannot be reached.
         """
         if self._facts is None:
-            self._facts = probe(self)
+            # In place before it is filled: what is asked after TLS was found to be insisted on, is asked under TLS.
+            self._facts = Facts()
+            try:
+                probe(self, self._facts)
+            except BaseException:
+                self._facts = None
+                raise
         return self._facts
 
     def has(self, capability: Capability) -> bool:
         """Whether the server can do this."""
         return capability in self.facts.capabilities
+
+    @property
+    def gallery(self) -> Gallery:
+        """A spread of answers for rules about form, gathered when first looked at."""
+        if self._gallery is None:
+            self._gallery = Gallery(self)
+        return self._gallery
+
+    @property
+    def size(self) -> int:
+        """The export's size in bytes."""
+        return self.facts.size
+
+    @property
+    def unit(self) -> int:
+        """A length that every legal request may have: 512 bytes, or the minimum block size if that is larger."""
+        return max(512, self.facts.minimum_block)
+
+    @property
+    def past_end(self) -> int:
+        """An offset from which a request of one unit reaches past the end; the end itself where sizes allow."""
+        return self.size // self.unit * self.unit
+
+    def place(self, length: int) -> int:
+        """Choose where in the export a check works: a multiple of the unit, with one more unit on either side.
+
+        Raises:
+            NotApplicable: the export is too small.
+        """
+        last = (self.size - length) // self.unit - 1
+        if last < 1:
+            raise NotApplicable(f"the export is smaller than {length + 2 * self.unit} bytes")
+        return self.random.randint(1, min(last, (8 << 20) // self.unit)) * self.unit
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -193,11 +234,12 @@ class Openings:
 
     @contextmanager
     def negotiating(
-        self, *, flags: int | None = None, clear: bool = False, slowly: bool = False
+        self, *, flags: int | None = None, structured: bool = False, clear: bool = False, slowly: bool = False
     ) -> Iterator[Negotiation]:
         """A handshake that is ready for options. `flags` are the client's, by default all that the server offers.
 
-        Against a server that insists on TLS this is under TLS, unless `clear`. `slowly` sends single bytes.
+        Against a server that insists on TLS this is under TLS, unless `clear`. `structured` has structured replies
+        agreed on. `slowly` sends single bytes.
         """
         peer = self.open()
         peer.slowly = slowly
@@ -205,6 +247,8 @@ class Openings:
             nego = self._negotiate(peer, flags)
             if not clear and Capability.FORCED_TLS in self._known():
                 self.protect(nego)
+            if structured and not nego.option(Opt.STRUCTURED_REPLY).is_ack:
+                raise NotApplicable(Capability.STRUCTURED.value)
             peer.preparing = False
             yield nego
         finally:

@@ -1,4 +1,19 @@
 """Checks for servers, one module per theme."""
 
-THEMES = ("greeting",)
+THEMES = (
+    "greeting",
+    "oldstyle",
+    "exportname",
+    "options",
+    "strings",
+    "listing",
+    "info",
+    "meta",
+    "chunks",
+    "reading",
+    "writing",
+    "zeroing",
+    "hints",
+    "status",
+)
 """The modules in the order of the suite."""

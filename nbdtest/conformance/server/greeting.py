@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nbdtest.conformance.capability import Capability
 from nbdtest.conformance.declare import check
-from nbdtest.conformance.expect import expect, expect_end, expect_equal, expect_in_step, expect_silence
+from nbdtest.conformance.expect import UNKNOWN_OPTION, expect, expect_end, expect_equal, expect_in_step, expect_silence
 from nbdtest.conformance.target import ServerTarget
 from nbdtest.wire import NBD_MAGIC, OPTION_MAGIC, ClientFlag, HandshakeFlag, NewstyleGreeting
 
@@ -60,7 +60,8 @@ def unknown_bit_is_refused(t: ServerTarget) -> None:
     """The server closes the connection when the client flags have a bit that nobody assigned."""
     for flags in (0x8000_0003, 0x0000_0004, 0x0001_0001):
         with t.peer.negotiating(flags=flags, clear=True) as nego:
-            expect_end(nego.peer, f"client flags 0x{flags:08x}")
+            nego.send_option(UNKNOWN_OPTION)
+            expect_end(nego.peer, f"client flags 0x{flags:08x} and an option")
 
 
 @check(
@@ -72,7 +73,8 @@ def unknown_bit_is_refused(t: ServerTarget) -> None:
 def unoffered_bit_is_refused(t: ServerTarget) -> None:
     """The server closes the connection when the client takes NO_ZEROES without its having been offered."""
     with t.peer.negotiating(flags=3, clear=True) as nego:
-        expect_end(nego.peer, "client flags with NO_ZEROES")
+        nego.send_option(UNKNOWN_OPTION)
+        expect_end(nego.peer, "client flags with NO_ZEROES and an option")
 
 
 @check("client-flags.answered-in-step", proves=["OPT-010"], needs=[FIXED], legal=True)
