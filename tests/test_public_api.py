@@ -6,7 +6,9 @@ import pytest
 
 PUBLIC = {
     "nbdtest.fuzz.strategies": """
-        any_message message_classes messages numbers
+        Command Fault Misbehaviour Reply actions any_message block_sizes commands error_replies exports
+        faulty_read_replies interleaved legal_commands legal_dialogues message_classes messages misbehaviours numbers
+        option_dialogues options pattern read_replies
     """,
 }
 

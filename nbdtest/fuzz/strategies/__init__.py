@@ -1,13 +1,52 @@
 """Hypothesis strategies for the NBD protocol, for tests of any client or server.
 
->>> from hypothesis import given
->>> from nbdtest.fuzz.strategies import messages
->>> from nbdtest.wire import Request
->>> @given(messages(Request))
-... def test_my_parser_survives(request):
-...     my_parser(request.encode())
+Single messages come from the layouts (`messages`, `any_message`); the rest knows what makes sense together:
+`legal_commands` and `commands` for an export, `legal_dialogues` and `option_dialogues` for a handshake, `read_replies`
+and `faulty_read_replies` for the answer to a READ, `exports` and `misbehaviours` for the fake server.
+
+    from hypothesis import given
+    from nbdtest.fuzz.strategies import messages
+    from nbdtest.wire import Request
+
+    @given(messages(Request))
+    def test_my_parser_survives(request):
+        my_parser(request.encode())
 """
 
 from nbdtest.fuzz.strategies.codec import any_message, message_classes, messages, numbers
+from nbdtest.fuzz.strategies.commands import Command, commands, legal_commands, pattern
+from nbdtest.fuzz.strategies.dialogues import legal_dialogues, option_dialogues, options
+from nbdtest.fuzz.strategies.exports import Misbehaviour, actions, block_sizes, exports, misbehaviours
+from nbdtest.fuzz.strategies.replies import (
+    Fault,
+    Reply,
+    error_replies,
+    faulty_read_replies,
+    interleaved,
+    read_replies,
+)
 
-__all__ = ["any_message", "message_classes", "messages", "numbers"]
+__all__ = [
+    "Command",
+    "Fault",
+    "Misbehaviour",
+    "Reply",
+    "actions",
+    "any_message",
+    "block_sizes",
+    "commands",
+    "error_replies",
+    "exports",
+    "faulty_read_replies",
+    "interleaved",
+    "legal_commands",
+    "legal_dialogues",
+    "message_classes",
+    "messages",
+    "misbehaviours",
+    "numbers",
+    "option_dialogues",
+    "options",
+    "pattern",
+    "read_replies",
+]
