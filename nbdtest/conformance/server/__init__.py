@@ -8,6 +8,8 @@ THEMES = (
     "strings",
     "listing",
     "info",
+    "starttls",
+    "tls",
     "meta",
     "chunks",
     "reading",

@@ -1,0 +1,335 @@
+"""TLS itself: what may lie around the upgrade on the wire, what it forgets, which versions it takes, how it ends.
+
+What can be seen without credentials, above all the three modes in clear, is in `starttls`.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from nbdtest.conformance.capability import Capability
+from nbdtest.conformance.declare import check
+from nbdtest.conformance.expect import (
+    UNKNOWN_OPTION,
+    expect,
+    expect_end,
+    expect_equal,
+    expect_error,
+    expect_in_step,
+    expect_refused,
+    expect_reply,
+)
+from nbdtest.conformance.gallery import ALL_INFOS
+from nbdtest.conformance.negotiation import Answer
+from nbdtest.conformance.session import Session
+from nbdtest.conformance.target import ServerTarget
+from nbdtest.conformance.tls_probe import (
+    ALERT_RECORD,
+    HANDSHAKE_RECORD,
+    client_hello,
+    expect_goodbye,
+    protect,
+    shake_hands,
+    starting_tls,
+    under_tls,
+    wrong_credentials,
+)
+from nbdtest.conformance.verdict import NotApplicable
+from nbdtest.net.tls import TLSStream, VersionRange
+from nbdtest.wire import (
+    OPTION_REPLY_MAGIC,
+    Errno,
+    ExportName,
+    Opt,
+    Option,
+    Rep,
+    ServerExport,
+    TransmissionFlag,
+)
+
+TLS = Capability.TLS
+LAYER = Capability.TLS_LAYER
+SELECTIVE = [Capability.SELECTIVE_TLS, Capability.TLS_LAYER]
+TLS12 = VersionRange(ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2)
+TLS13 = VersionRange(ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_3)
+
+
+# The upgrade
+
+
+@check("tls.handshake-follows", proves=["TLS-026", "TLS-024", "TLS-036"], needs=[LAYER], legal=True)
+def handshake_follows(t: ServerTarget) -> None:
+    """After its ACK the server is ready for the TLS handshake, and serves options and an export under it."""
+    with under_tls(t) as nego:
+        expect_in_step(nego)
+        expect_in_step(t.peer.begin_transmission(nego, t.export))
+
+
+@check("tls.follows-other-options", proves=["TLS-036", "TLS-024"], needs=[LAYER], legal=True)
+def follows_other_options(t: ServerTarget) -> None:
+    """TLS can be started after other options."""
+    with starting_tls(t, UNKNOWN_OPTION, Opt.LIST, Opt.STRUCTURED_REPLY) as nego:
+        protect(t, nego)
+        expect_in_step(nego)
+
+
+@check("tls.second-starttls-is-invalid", proves=["TLS-025", "TLS-037"], needs=[LAYER], legal=False)
+def second_starttls_is_invalid(t: ServerTarget) -> None:
+    """STARTTLS under TLS is answered with ERR_INVALID, and the TLS session goes on."""
+    with under_tls(t) as nego:
+        expect_reply(nego.option(Opt.STARTTLS), Rep.ERR_INVALID)
+        expect_in_step(nego)
+
+
+@check("tls.starttls-with-data", proves=["OPT-061"], needs=[LAYER], legal=False)
+def starttls_with_data(t: ServerTarget) -> None:
+    """STARTTLS with data gets an error; where it is accepted all the same, the data is no part of the TLS handshake."""
+    with t.peer.negotiating(clear=True) as nego:
+        answer = nego.option(Opt.STARTTLS, b"data")
+        if answer.is_ack:
+            t.remark("it is accepted, and the data ignored")
+            protect(t, nego, requirement="OPT-061")
+        expect_in_step(nego)
+    with under_tls(t) as nego:
+        expect_refused(nego.option(Opt.STARTTLS, b"data"))
+        expect_in_step(nego)
+
+
+@check("tls.never-required-under-tls", proves=["TLS-034", "TLS-041"], needs=[LAYER], legal=True)
+def never_required_under_tls(t: ServerTarget) -> None:
+    """Once TLS runs, no option is answered with ERR_TLS_REQD."""
+    options = (Opt.LIST, Opt.STRUCTURED_REPLY, Opt.EXTENDED_HEADERS, UNKNOWN_OPTION)
+    with under_tls(t) as nego:
+        for answer in (
+            *(nego.option(option) for option in options),
+            *(nego.info(name) for name in (t.unknown_export, t.export)),
+            nego.list_meta(t.export),
+            nego.set_meta(t.unknown_export, "base:allocation"),
+            nego.go(t.unknown_export),
+        ):
+            expect(not _requires_tls(answer), f"under TLS, {answer.option.option} is answered with {answer}")
+
+
+# What lies around the upgrade
+
+
+def _injection(t: ServerTarget, what: str, injected: bytes) -> None:
+    """Send `injected` in one segment with STARTTLS. The handshake may fail of it, but it must not count under TLS."""
+    starttls = Option(option=Opt.STARTTLS)
+    with t.peer.negotiating(clear=True) as nego:
+        nego.peer.send(starttls.encode() + injected, summary=f"OPT_STARTTLS and {what}")
+        expect_reply(nego.receive_answer(starttls), Rep.ACK)
+        if shake_hands(t, nego) is None:
+            expect_in_step(nego, requirement="TLS-027")
+
+
+@check("tls.injected-option-is-not-served", proves=["TLS-027"], needs=[LAYER], legal=False)
+def injected_option_is_not_served(t: ServerTarget) -> None:
+    """An option in clear behind STARTTLS, in the same segment, is never served as if it had come in TLS."""
+    _injection(t, "an option in clear", Option(option=Opt(UNKNOWN_OPTION + 1)).encode())
+
+
+@check("tls.injected-bytes-are-not-kept", proves=["TLS-027"], needs=[LAYER], legal=False)
+def injected_bytes_are_not_kept(t: ServerTarget) -> None:
+    """The beginning of an option in clear behind STARTTLS is never completed by what comes in TLS."""
+    # Were it kept, the first option under TLS would be taken for the 16 bytes of data that it announces.
+    _injection(t, "the header of an option in clear", Option(option=Opt(UNKNOWN_OPTION + 1)).encode(length=16))
+
+
+@check("tls.clear-inside-tls-is-not-served", proves=["TLS-027"], needs=[LAYER], legal=False)
+def clear_inside_tls_is_not_served(t: ServerTarget) -> None:
+    """An option in clear between the records of TLS is not served."""
+    with under_tls(t) as nego:
+        assert isinstance(nego.peer.stream, TLSStream)
+        nego.peer.stream = nego.peer.stream.lower
+        nego.send_option(UNKNOWN_OPTION)
+        _expect_no_option_reply(nego.peer.receive_to_end(), "an option in clear inside TLS")
+
+
+@check("tls.no-way-back", proves=["TLS-028"], needs=[LAYER], legal=False)
+def no_way_back(t: ServerTarget) -> None:
+    """After TLS has been closed, nothing is served in clear."""
+    with under_tls(t) as nego:
+        assert isinstance(nego.peer.stream, TLSStream)
+        nego.peer.stream = nego.peer.stream.close_session()
+        nego.send_option(UNKNOWN_OPTION)
+        _expect_no_option_reply(nego.peer.receive_to_end(), "an option in clear after close_notify")
+
+
+# Refusals
+
+
+@check("tls.failed-handshake-ends-the-session", proves=["TLS-030", "TERM-008"], needs=[TLS], legal=False)
+def failed_handshake_ends_the_session(t: ServerTarget) -> None:
+    """When the TLS handshake fails, the server ends the session."""
+    with starting_tls(t) as nego:
+        # A handshake record with a message of type 99, which has never been assigned
+        nego.peer.send(b"\x16\x03\x01\x00\x04\x63\x00\x00\x00", summary="a TLS handshake message that does not exist")
+        _expect_no_option_reply(nego.peer.receive_to_end(), "a handshake message that does not exist")
+
+
+@check("tls.wrong-credentials-end-the-session", proves=["TLS-030"], needs=[LAYER], legal=True, hostile=True)
+def wrong_credentials_end_the_session(t: ServerTarget) -> None:
+    """When one side refuses the other's credentials the session ends, and nothing is served in clear instead."""
+    for what, credentials in wrong_credentials(t):
+        with starting_tls(t) as nego:
+            failure = shake_hands(t, nego, credentials=credentials)
+            expect(failure is not None or nego.peer.is_ended(), f"with {what} the TLS handshake succeeds", "a failure")
+            if failure is not None:
+                _expect_no_option_reply(nego.peer.receive_to_end(), f"a handshake with {what}")
+
+
+# What is forgotten
+
+
+@contextmanager
+def _transmitting_after(t: ServerTarget, *before: int) -> Iterator[Session]:
+    """A session under TLS before which, in clear, these options were sent; with contexts, structured replies again."""
+    with t.peer.negotiating(clear=True) as nego:
+        for option in before:
+            nego.set_meta(t.export, "base:allocation") if option == Opt.SET_META_CONTEXT else nego.option(option)
+        expect_reply(nego.option(Opt.STARTTLS), Rep.ACK)
+        protect(t, nego)
+        if Opt.SET_META_CONTEXT in before:
+            nego.option(Opt.STRUCTURED_REPLY)
+        yield t.peer.begin_transmission(nego, t.export)
+
+
+@check("tls.forgets-structured-replies", proves=["OPT-062", "RPL-020"], needs=[LAYER], legal=True)
+def forgets_structured_replies(t: ServerTarget) -> None:
+    """Structured replies agreed on in clear are gone under TLS: the reply to READ is simple, SEND_DF is not offered."""
+    with _transmitting_after(t, Opt.STRUCTURED_REPLY) as session:
+        expect_equal(session.read(0, t.unit).kind, "simple", "the kind of reply under TLS")
+        expect(TransmissionFlag.SEND_DF not in session.flags, "SEND_DF is offered without structured replies")
+
+
+@check("tls.forgets-extended-headers", proves=["EXT-022", "OPT-062"], needs=[LAYER], legal=True)
+def forgets_extended_headers(t: ServerTarget) -> None:
+    """Extended headers agreed on in clear are gone under TLS: a compact READ gets a simple reply."""
+    with _transmitting_after(t, Opt.EXTENDED_HEADERS) as session:
+        expect_equal(session.read(0, t.unit).kind, "simple", "the kind of reply under TLS")
+
+
+@check("tls.forgets-contexts", proves=["OPT-062", "META-008"], needs=[LAYER], legal=False)
+def forgets_contexts(t: ServerTarget) -> None:
+    """Metadata contexts selected in clear are gone under TLS: BLOCK_STATUS is refused with EINVAL."""
+    with _transmitting_after(t, Opt.STRUCTURED_REPLY, Opt.SET_META_CONTEXT) as session:
+        reply = session.block_status(0, t.unit)
+        expect_error(reply, Errno.EINVAL, requirement="OPT-062", value="META-008")
+        expect_in_step(session)
+
+
+# Versions
+
+
+@check("tls.version-1-2", proves=["TLS-070"], needs=[LAYER], legal=True)
+def version_1_2(t: ServerTarget) -> None:
+    """TLS 1.2 is supported."""
+    with under_tls(t, TLS12, requirement="TLS-070") as nego:
+        expect_in_step(nego)
+
+
+@check("tls.version-1-3", proves=["TLS-071"], needs=[LAYER], legal=True)
+def version_1_3(t: ServerTarget) -> None:
+    """TLS 1.3 is supported."""
+    with under_tls(t, TLS13, requirement="TLS-071") as nego:
+        expect_in_step(nego)
+
+
+@check("tls.no-older-version", proves=["TLS-073", "TLS-074"], needs=[TLS], legal=True)
+def no_older_version(t: ServerTarget) -> None:
+    """TLS 1.1 and 1.0 are refused."""
+    for version, name in ((0x0302, "TLS 1.1"), (0x0301, "TLS 1.0")):
+        with starting_tls(t) as nego:
+            nego.peer.send(client_hello(version, t.random.randbytes(32)), summary=f"ClientHello of {name}")
+            answer = nego.peer.receive_unless_ended()
+            expect(answer[:1] != bytes([HANDSHAKE_RECORD]), f"{name} is accepted", "an alert or the end")
+            expect(answer[:1] in (b"", bytes([ALERT_RECORD])), f"{name} is answered with no TLS", "an alert or the end")
+
+
+# The end
+
+
+@check("tls.disc-closes-tls", proves=["TERM-030", "CMD-072"], needs=[LAYER], legal=True)
+def disc_closes_tls(t: ServerTarget) -> None:
+    """After DISC the server closes TLS before it closes the connection."""
+    with under_tls(t) as nego:
+        session = t.peer.begin_transmission(nego, t.export)
+        session.disconnect()
+        expect_goodbye(session.peer, "DISC")
+
+
+@check("tls.disconnect-closes-tls", proves=["TERM-005"], needs=[LAYER, Capability.NAMES_MATTER], legal=True)
+def disconnect_closes_tls(t: ServerTarget) -> None:
+    """A server that has to hang up, as after EXPORT_NAME for an unknown export, closes TLS first."""
+    with under_tls(t) as nego:
+        nego.send_option(Opt.EXPORT_NAME, ExportName(name=t.unknown_export))
+        expect_goodbye(nego.peer, "OPT_EXPORT_NAME of an unknown export")
+
+
+# Exports that need TLS, where others do not
+
+
+@check("tls.protected-exports-need-tls", proves=["TLS-014", "TLS-039"], needs=SELECTIVE, legal=True)
+def protected_exports_need_tls(t: ServerTarget) -> None:
+    """INFO and GO in clear, for an export that needs TLS, are answered with ERR_TLS_REQD."""
+    for name in _protected_exports(t):
+        with t.peer.negotiating(clear=True) as nego:
+            expect_reply(nego.info(name), Rep.ERR_TLS_REQD)
+            expect_reply(nego.go(name), Rep.ERR_TLS_REQD)
+            expect_in_step(nego)
+
+
+@check("tls.protected-export-name-ends", proves=["TLS-040", "HS-017"], needs=SELECTIVE, legal=True)
+def protected_export_name_ends(t: ServerTarget) -> None:
+    """EXPORT_NAME in clear, for an export that needs TLS, ends the session."""
+    for name in _protected_exports(t):
+        with t.peer.negotiating(clear=True) as nego:
+            nego.send_option(Opt.EXPORT_NAME, ExportName(name=name))
+            expect_end(nego.peer, "OPT_EXPORT_NAME of an export that needs TLS")
+
+
+@check("tls.required-only-to-open-an-export", proves=["TLS-042"], needs=SELECTIVE, legal=True)
+def required_only_to_open_an_export(t: ServerTarget) -> None:
+    """Options about an export that needs TLS, other than INFO and GO, are not answered with ERR_TLS_REQD."""
+    for name in _protected_exports(t):
+        with t.peer.negotiating(clear=True) as nego:
+            nego.option(Opt.STRUCTURED_REPLY)
+            for answer in (nego.list_meta(name), nego.set_meta(name, "base:allocation")):
+                seen = f"{answer.option.option} is answered with {answer}"
+                expect(not _requires_tls(answer), seen, "another error, or an ACK")
+
+
+@check("tls.hidden-exports-stay-hidden", proves=["OPT-099"], needs=SELECTIVE, legal=True)
+def hidden_exports_stay_hidden(t: ServerTarget) -> None:
+    """Where an unknown export is answered in clear like one that needs TLS, the two answers cannot be told apart."""
+    for name in _protected_exports(t):
+        with t.peer.negotiating(clear=True) as nego:
+            protected, unknown = nego.info(name, ALL_INFOS), nego.info(t.unknown_export, ALL_INFOS)
+        if not _requires_tls(unknown):
+            raise NotApplicable("the server tells in clear that an export does not exist")
+        types = [[reply.type for reply in answer.replies] for answer in (protected, unknown)]
+        expect_equal(types[0], types[1], "the answer about an export that needs TLS")
+
+
+def _protected_exports(t: ServerTarget) -> list[str]:
+    """The exports that the server describes under TLS and not in clear."""
+    with under_tls(t) as nego:
+        listed = [ServerExport.decode(part.data).name for part in nego.option(Opt.LIST).parts][:10]
+        served = [name for name in listed if nego.info(name).is_ack]
+    with t.peer.negotiating(clear=True) as nego:
+        found = [name for name in served if not nego.info(name).is_ack]
+    if not found:
+        raise NotApplicable("no export of this server needs TLS")
+    return found
+
+
+def _requires_tls(answer: Answer) -> bool:
+    return answer.final.type == Rep.ERR_TLS_REQD
+
+
+def _expect_no_option_reply(seen: bytes, after: str) -> None:
+    served = OPTION_REPLY_MAGIC.to_bytes(8, "big") in seen
+    expect(not served, f"after {after} there comes an option reply in clear", "the end of the connection")

@@ -1,0 +1,160 @@
+"""TLS as a tester starts it: with the target's own credentials, with wrong ones, with one version, or with bytes made
+by hand.
+
+A handshake that fails is an answer like any other here, so it is returned and not raised.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from nbdtest.conformance.capability import Capability
+from nbdtest.conformance.negotiation import Negotiation
+from nbdtest.conformance.peer import Peer
+from nbdtest.conformance.target import ServerTarget
+from nbdtest.conformance.verdict import Complaint, NoAnswer, NotApplicable
+from nbdtest.errors import Disconnected, TimedOut, TransportError
+from nbdtest.net.clock import Deadline
+from nbdtest.net.tls import PSK, ClientCredentials, TLSTruncated, VersionRange, client_context, start_tls
+from nbdtest.wire import Opt
+
+__all__ = [
+    "ALERT_RECORD",
+    "HANDSHAKE_RECORD",
+    "client_hello",
+    "expect_goodbye",
+    "protect",
+    "shake_hands",
+    "starting_tls",
+    "under_tls",
+    "wrong_credentials",
+]
+
+ALERT_RECORD = 21
+HANDSHAKE_RECORD = 22
+_CLIENT_HELLO = 1
+# Suites that TLS 1.0 and 1.1 have: ECDHE, DHE and RSA with AES-CBC, then the same with a pre-shared key
+_OLD_SUITES = (0xC009, 0xC013, 0xC00A, 0xC014, 0x0033, 0x0039, 0x002F, 0x0035, 0xC035, 0x0090, 0x008C, 0x008D)
+# supported_groups: secp256r1, secp384r1; ec_point_formats: uncompressed; renegotiation_info: none
+_EXTENSIONS = bytes.fromhex("000a0006000400170018000b00020100ff01000100")
+
+
+def client_hello(version: int, randomness: bytes) -> bytes:
+    """A ClientHello record that offers nothing newer than `version` (0x0301 is TLS 1.0, 0x0302 is 1.1).
+
+    Made by hand, because no current TLS library still sends one. `randomness` is 32 bytes.
+    """
+    suites = struct.pack(f"!{len(_OLD_SUITES)}H", *_OLD_SUITES)
+    body = struct.pack("!H32sBH", version, randomness, 0, len(suites)) + suites + b"\1\0"
+    body += len(_EXTENSIONS).to_bytes(2, "big") + _EXTENSIONS
+    message = struct.pack("!I", _CLIENT_HELLO << 24 | len(body)) + body
+    return struct.pack("!BHH", HANDSHAKE_RECORD, 0x0301, len(message)) + message
+
+
+def wrong_credentials(t: ServerTarget) -> Iterator[tuple[str, ClientCredentials]]:
+    """Credentials with which no handshake may succeed, each with what is wrong about them.
+
+    With certificates it is our side that refuses, by expecting another name: what a server demands of its clients is
+    its own business.
+    """
+    right = _credentials(t)
+    if isinstance(right, PSK):
+        yield "a wrong key", replace(right, key=bytes(byte ^ 0x55 for byte in right.key))
+        yield "an unknown identity", replace(right, identity="nbdtest-nobody")
+    else:
+        yield "a client that expects another name", replace(right, hostname="nbdtest.invalid", verify_peer=True)
+
+
+@contextmanager
+def starting_tls(t: ServerTarget, *before: int) -> Iterator[Negotiation]:
+    """A handshake whose STARTTLS has been accepted; the options `before` were sent first, whatever the answers.
+
+    Raises:
+        Complaint: STARTTLS was refused.
+    """
+    with t.peer.negotiating(clear=True) as nego:
+        for option in before:
+            nego.option(option)
+        answer = nego.option(Opt.STARTTLS)
+        if not answer.is_ack:
+            raise Complaint(f"{Opt.STARTTLS} is answered with {answer}", "an ACK", requirement="TLS-024")
+        yield nego
+
+
+@contextmanager
+def under_tls(
+    t: ServerTarget, versions: VersionRange | None = None, *, requirement: str = "TLS-026"
+) -> Iterator[Negotiation]:
+    """A handshake that is protected and ready for options.
+
+    Raises:
+        Complaint: the server refuses, or cannot do it in these versions.
+    """
+    with starting_tls(t) as nego:
+        protect(t, nego, versions, requirement=requirement)
+        yield nego
+
+
+def protect(
+    t: ServerTarget, nego: Negotiation, versions: VersionRange | None = None, *, requirement: str = "TLS-026"
+) -> None:
+    """Do the TLS handshake with the right credentials.
+
+    Raises:
+        Complaint: it fails.
+    """
+    if failure := shake_hands(t, nego, versions=versions):
+        raise Complaint(f"the TLS handshake fails: {failure}", "a TLS session", requirement=requirement)
+
+
+def shake_hands(
+    t: ServerTarget,
+    nego: Negotiation,
+    *,
+    credentials: ClientCredentials | None = None,
+    versions: VersionRange | None = None,
+) -> TransportError | None:
+    """Do the TLS handshake and protect the connection; when it fails, leave the connection open and return why.
+
+    Raises:
+        NoAnswer: it neither succeeds nor fails within the time limit.
+    """
+    context = client_context(credentials or _credentials(t), versions)
+    peer = nego.peer
+    peer.note(b"", "TLS handshake")
+    try:
+        peer.stream = start_tls(peer.stream, context, Deadline(t.timeout_s))
+    except TimedOut:
+        raise NoAnswer(f"the TLS handshake is not over after {t.timeout_s:g} s", "its success or failure") from None
+    except TransportError as failure:
+        peer.note(b"", f"TLS handshake failed: {failure}")
+        return failure
+    nego.structured = nego.extended = False
+    nego.contexts = {}
+    return None
+
+
+def expect_goodbye(peer: Peer, after: str) -> None:
+    """Complain unless the connection ends, and TLS is closed before."""
+    deadline = Deadline(peer.timeout_s)
+    try:
+        while True:
+            peer.note(peer.stream.receive_some(4096, deadline), "bytes before the end")
+    except TLSTruncated as end:
+        peer.note(b"", "end of connection without close_notify")
+        how = "resets" if end.reset else "closes"
+        raise Complaint(f"after {after} the server {how} the connection without closing TLS", "close_notify") from None
+    except TimedOut:
+        seen = f"after {after} the connection is still open after {peer.timeout_s:g} s"
+        raise NoAnswer(seen, "close_notify and the end of the connection") from None
+    except Disconnected:
+        peer.note(b"", "close_notify")
+
+
+def _credentials(t: ServerTarget) -> ClientCredentials:
+    if (found := t.source.credentials) is None:
+        raise NotApplicable(Capability.TLS_LAYER.value)
+    return found
