@@ -38,28 +38,12 @@ def _general_options(name: str) -> tuple[tuple[int, Message | bytes], ...]:
     )
 
 
-@check("starttls.is-answered", proves=["OPT-061"], needs=[FIXED], legal=True)
-def is_answered(t: ServerTarget) -> None:
-    """STARTTLS is answered with one reply: an ACK or an error."""
-    with t.peer.negotiating(clear=True) as nego:
-        answer = nego.option(Opt.STARTTLS)
-        expect_equal(len(answer.replies), 1, "the number of replies to OPT_STARTTLS")
-
-
 @check("starttls.refused-without-tls", proves=["TLS-022", "REP-036"], needs=NOTLS, legal=True)
 def refused_without_tls(t: ServerTarget) -> None:
     """A server without TLS refuses STARTTLS with a fitting error, and the handshake goes on in clear."""
     with t.peer.negotiating(clear=True) as nego:
         fitting = (Rep.ERR_POLICY, Rep.ERR_UNSUP, Rep.ERR_PLATFORM, Rep.ERR_INVALID)
         expect_reply(nego.option(Opt.STARTTLS), *fitting)
-        expect_in_step(nego)
-
-
-@check("starttls.with-data-is-refused", proves=["OPT-061"], needs=NOTLS, legal=False)
-def with_data_is_refused(t: ServerTarget) -> None:
-    """STARTTLS with data is refused, and the data is skipped."""
-    with t.peer.negotiating(clear=True) as nego:
-        expect_refused(nego.option(Opt.STARTTLS, b"data"))
         expect_in_step(nego)
 
 
