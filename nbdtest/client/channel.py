@@ -1,0 +1,200 @@
+"""Connected sockets that never wait: bytes in, bytes out, in clear or through TLS.
+
+What the bytes mean is not known here.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
+from itertools import islice
+from typing import TypeAlias
+
+from nbdtest.client.errors import Failure
+from nbdtest.errors import Disconnected, TransportError
+from nbdtest.net.tls import TLSContext, TLSPipe
+
+__all__ = ["Channel", "Piece", "TLSChannel"]
+
+Piece: TypeAlias = bytes | bytearray | memoryview
+
+MOST_PIECES = 64  # in one system call
+CIPHERTEXT = 1 << 16  # bytes received at a time under TLS, and encrypted at a time
+_DONTWAIT = socket.MSG_DONTWAIT
+_SENDING = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+
+
+class Channel:
+    """A connected stream socket, in blocking mode: here it is used without waiting, by the fast lane with waiting."""
+
+    drained_by_short_read = True
+    """Whether a receive that did not fill its buffer has emptied the socket."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self.socket = connected
+        connected.setblocking(True)
+        self._receive_into = connected.recv_into
+        self._send = connected.send
+
+    def fileno(self) -> int:
+        """The descriptor, for polling."""
+        return self.socket.fileno()
+
+    @property
+    def wants_to_send(self) -> bool:
+        """Whether bytes of this channel's own are waiting to be sent."""
+        return False
+
+    def receive_into(self, space: memoryview) -> int | None:
+        """Receive what is there: a number of bytes, 0 at the end of the connection, None if nothing has come.
+
+        Raises:
+            Failure: the connection is broken.
+        """
+        try:
+            return self._receive_into(space, 0, _DONTWAIT)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise Failure.of_os("recv", error) from None
+
+    def send(self, pieces: Iterable[Piece]) -> int | None:
+        """Send as much as the socket takes and return how many bytes of `pieces` that were; None if it takes nothing.
+
+        Raises:
+            Failure: the connection is broken.
+        """
+        some = list(islice(pieces, MOST_PIECES))
+        try:
+            if len(some) == 1:
+                return self._send(some[0], _SENDING)
+            return self.socket.sendmsg(some, (), _SENDING)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise Failure.of_os("send", error) from None
+
+    def half_close(self) -> None:
+        """Tell the server that nothing follows."""
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Release the socket."""
+        with suppress(OSError):
+            self.socket.close()
+
+
+class TLSChannel(Channel):
+    """The same through TLS. `handshake` has to be called until it is complete."""
+
+    drained_by_short_read = False
+
+    def __init__(self, connected: socket.socket, context: TLSContext) -> None:
+        super().__init__(connected)
+        self.pipe = TLSPipe(context)
+        self._ciphertext = memoryview(bytearray(CIPHERTEXT))
+        self._unsent = b""
+        self._closing = False
+
+    @property
+    def wants_to_send(self) -> bool:
+        return bool(self._unsent) or self.pipe.pending_to_send > 0
+
+    def handshake(self) -> bool:
+        """Go on with the handshake and say whether it is complete.
+
+        Raises:
+            Failure: it failed; the server has been told why as far as the socket took it.
+        """
+        try:
+            while not self.pipe.handshake():
+                self._push()
+                if not self._pull():
+                    return False
+        except TransportError as error:
+            self._push()
+            raise Failure(f"nbd_internal_crypto_handshake: {error}") from error
+        self._push()
+        return True
+
+    def receive_into(self, space: memoryview) -> int | None:
+        while True:
+            try:
+                count = self.pipe.read_into(space)
+            except Disconnected as error:
+                if self._closing or error.__class__.__name__ == "TLSClosed":
+                    return 0
+                raise Failure(f"recv: {error}") from error
+            except TransportError as error:
+                self._push()
+                raise Failure(f"recv: {error}") from error
+            if count:
+                return count
+            if not self._pull():
+                return None
+
+    def send(self, pieces: Iterable[Piece]) -> int | None:
+        if not self._push():
+            return None
+        count = 0
+        for piece in pieces:
+            for at in range(0, len(piece), CIPHERTEXT):
+                part = memoryview(piece)[at : at + CIPHERTEXT]
+                try:
+                    self.pipe.write(part)
+                except TransportError as error:
+                    raise Failure(f"send: {error}") from error
+                count += len(part)
+                # What is encrypted counts as sent; no more is encrypted before it is gone.
+                if not self._push():
+                    return count
+        return count
+
+    def half_close(self) -> None:
+        self._closing = True
+        with suppress(TransportError, Failure):
+            self.pipe.close_notify()
+            self._push()
+        super().half_close()
+
+    def close(self) -> None:
+        if not self._closing:
+            self.half_close()
+        super().close()
+
+    def push(self) -> None:
+        """Send what is waiting to be sent, as far as the socket takes it."""
+        self._push()
+
+    def _push(self) -> bool:
+        """Send ciphertext; False if some is left."""
+        while True:
+            self._unsent = self._unsent or self.pipe.to_send()
+            if not self._unsent:
+                return True
+            try:
+                count = self._send(self._unsent, _SENDING)
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                raise Failure.of_os("send", error) from None
+            self._unsent = self._unsent[count:]
+
+    def _pull(self) -> bool:
+        """Receive ciphertext; False if none has come."""
+        try:
+            count = self._receive_into(self._ciphertext, 0, _DONTWAIT)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            self.pipe.feed_eof(reset=True)
+            return True
+        except OSError as error:
+            raise Failure.of_os("recv", error) from None
+        if count:
+            self.pipe.feed(self._ciphertext[:count])
+        else:
+            self.pipe.feed_eof()
+        return True

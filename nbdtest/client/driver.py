@@ -1,0 +1,280 @@
+"""Moves bytes between an engine and a socket: on demand, when told that the socket is ready, or waiting itself.
+
+It owns the socket, the connector that makes one, and the switch to TLS. Which call wants what is not known here.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import select
+import socket
+from collections.abc import Callable
+
+from nbdtest.client import states
+from nbdtest.client.channel import Channel, TLSChannel
+from nbdtest.client.connecting import Connector, TryAnother
+from nbdtest.client.constants import AIO_DIRECTION, AIO_DIRECTION_BOTH, AIO_DIRECTION_READ, AIO_DIRECTION_WRITE
+from nbdtest.client.engine import Engine
+from nbdtest.client.errors import Failure
+from nbdtest.client.states import State
+from nbdtest.net.clock import Deadline
+from nbdtest.net.tls import TLSContext
+
+__all__ = ["Driver"]
+
+RECEIVES_AT_A_TIME = 64  # then somebody else has a turn: a server that never stops sending must not keep us here
+READABLE = select.POLLIN | select.POLLHUP
+BROKEN = select.POLLERR | select.POLLNVAL
+FOREVER = Deadline(None)
+
+
+class Driver:
+    """One connection's bytes. `tls_context` is asked for when the server has agreed to TLS."""
+
+    def __init__(self, engine: Engine, tls_context: Callable[[], TLSContext]) -> None:
+        self.engine = engine
+        self.channel: Channel | None = None
+        self._tls_context = tls_context
+        self._connector: Connector | None = None
+        self._handshaking = False
+
+    # ---- where it stands
+
+    def descriptor(self) -> int:
+        """The descriptor to poll, -1 if there is none."""
+        if self.channel is not None:
+            return self.channel.fileno()
+        if self._connector is not None and self._connector.socket is not None:
+            return self._connector.socket.fileno()
+        return -1
+
+    def direction(self) -> AIO_DIRECTION:
+        """What has to become possible before anything can go on."""
+        direction = self.state.direction
+        if direction and self.channel is not None and self.channel.wants_to_send:
+            return AIO_DIRECTION_BOTH
+        return direction
+
+    @property
+    def state(self) -> State:
+        """The state of the connection."""
+        return self.engine.state
+
+    # ---- beginning
+
+    def connect(self, connector: Connector) -> None:
+        """Begin to connect.
+
+        Raises:
+            Failure: that is known to be impossible already.
+        """
+        self._connector = connector
+        self.engine.rest_in(connector.state)
+        self._connecting(connector.start)
+
+    def attach(self, connected: socket.socket) -> None:
+        """Use a connected socket and begin the handshake."""
+        self._connector = None
+        self.channel = Channel(connected)
+        self.engine.start()
+        self.flush()
+
+    def _connecting(self, step: Callable[[], bool]) -> None:
+        connector = self._connector
+        assert connector is not None, "connecting"
+        try:
+            if not step():
+                return
+        except TryAnother:
+            self._connector = None
+            self.engine.state = states.START
+            raise
+        except Failure as failure:
+            self._connector = None
+            self.engine.die(failure)
+            raise
+        assert connector.socket is not None, "connected"
+        self.attach(connector.socket)
+
+    # ---- moving bytes
+
+    def flush(self) -> None:
+        """Send what there is to be sent, as far as the socket takes it. Failure shows in the engine's state."""
+        engine, channel = self.engine, self.channel
+        if channel is None:
+            return
+        try:
+            while engine.has_output and not self._handshaking:
+                count = channel.send(engine.output())
+                if count is None:
+                    break
+                engine.sent(count)
+            if channel.wants_to_send and isinstance(channel, TLSChannel):
+                channel.push()
+        except Failure as failure:
+            engine.die(failure)
+        self._follow_up()
+
+    def receive(self) -> None:
+        """Receive what has come, and answer it. Failure shows in the engine's state."""
+        engine = self.engine
+        if self._handshaking:
+            self._shake_hands()
+        for _ in range(RECEIVES_AT_A_TIME):
+            channel = self.channel
+            if channel is None or engine.over or self._handshaking:
+                break
+            space = engine.receive_space()
+            try:
+                count = channel.receive_into(space)
+            except Failure as failure:
+                engine.die(failure)
+                break
+            if count is None:
+                break
+            if not count:
+                engine.received_end()
+                break
+            engine.received(count)
+            if engine.has_output or engine.tls_wanted:
+                self.flush()
+            if channel.drained_by_short_read and count < len(space):
+                break
+        self._follow_up()
+
+    def notify_read(self) -> None:
+        """The socket is readable.
+
+        Raises:
+            Failure: the handle is not waiting for that, or the connection died of it.
+        """
+        if not self.direction() & AIO_DIRECTION_READ:
+            raise Failure(f"external event 0 is invalid in state {self.state.name}", errno.EINVAL)
+        self._watched(self.receive)
+
+    def notify_write(self) -> None:
+        """The socket is writable.
+
+        Raises:
+            Failure: the handle is not waiting for that, or the connection died of it.
+        """
+        if not self.direction() & AIO_DIRECTION_WRITE:
+            raise Failure(f"external event 1 is invalid in state {self.state.name}", errno.EINVAL)
+        connector = self._connector
+        if connector is not None:
+            self._connecting(connector.proceed)
+        else:
+            self._watched(self.flush)
+
+    def _watched(self, step: Callable[[], None]) -> None:
+        was_over = self.engine.over
+        step()
+        if self.engine.state is states.DEAD and not was_over:
+            assert self.engine.failure is not None, "it died of something"
+            raise self.engine.failure
+
+    # ---- waiting
+
+    def wait(self, deadline: Deadline = FOREVER, extra: int = -1) -> bool:
+        """Wait for the socket, or for `extra` to be readable, and go on; False at the deadline.
+
+        Raises:
+            Failure: there is nothing to wait for, or the connection died.
+        """
+        if self.engine.has_output and self._connector is None:
+            self._watched(self.flush)
+        direction = self.direction()
+        events = (select.POLLIN if direction & AIO_DIRECTION_READ else 0) | (
+            select.POLLOUT if direction & AIO_DIRECTION_WRITE else 0
+        )
+        if not events:
+            raise Failure(f"nothing to poll for in state {self.state.name}", errno.EINVAL)
+        descriptor = self.descriptor()
+        poller = select.poll()
+        poller.register(descriptor, events)
+        if extra >= 0 and extra != descriptor:
+            poller.register(extra, select.POLLIN)
+        try:
+            ready = poller.poll(deadline.remaining_ms())
+        except OSError as error:
+            raise Failure.of_os("poll", error) from None
+        happened = dict(ready).get(descriptor, 0)
+        if happened & READABLE and direction & AIO_DIRECTION_READ:
+            self.notify_read()
+        elif happened & (select.POLLOUT | select.POLLHUP | select.POLLERR) and self._connector is not None:
+            self.notify_write()  # SO_ERROR tells the reason
+        elif happened & select.POLLOUT:
+            self.notify_write()
+        elif happened & (BROKEN | select.POLLHUP):
+            raise Failure("server closed socket unexpectedly", errno.ENOTCONN)
+        return bool(ready)
+
+    def run_until(self, finished: Callable[[], bool], deadline: Deadline = FOREVER) -> None:
+        """Wait as often as it takes.
+
+        Raises:
+            Failure: there is nothing more to wait for, the connection died, or the deadline passed.
+        """
+        while not finished():
+            if not self.wait(deadline):
+                raise timed_out(deadline)
+
+    # ---- ending
+
+    def close(self) -> None:
+        """Release the socket; the engine tells whoever waits."""
+        if self._connector is not None:
+            self._connector.close()
+            self._connector = None
+        self.engine.close()
+        self._drop_channel()
+
+    def _follow_up(self) -> None:
+        """Do for the engine what it cannot do itself."""
+        engine = self.engine
+        if engine.tls_wanted and not self._handshaking and not engine.has_output:
+            self._start_tls()
+        if engine.half_close_wanted and not engine.has_output and self.channel is not None:
+            engine.half_close_wanted = False
+            self.channel.half_close()
+        if engine.over:
+            self._drop_channel()
+
+    def _drop_channel(self) -> None:
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
+
+    def _start_tls(self) -> None:
+        assert self.channel is not None, "connected"
+        try:
+            self.channel = TLSChannel(self.channel.socket, self._tls_context())
+        except Failure as failure:
+            self.engine.die(failure)
+            return
+        self._handshaking = True
+        self._shake_hands()
+
+    def _shake_hands(self) -> None:
+        channel = self.channel
+        if not isinstance(channel, TLSChannel):
+            return
+        try:
+            complete = channel.handshake()
+        except Failure as failure:
+            self._handshaking = False
+            self.engine.die(failure)
+            return
+        if complete:
+            self._handshaking = False
+            self.engine.tls_established()
+            self.flush()
+        else:
+            self.engine.rest_in(states.TLS_WRITING if channel.wants_to_send else states.TLS_READING)
+
+
+def timed_out(deadline: Deadline) -> Failure:
+    """The failure of a call that took too long."""
+    seconds = "" if deadline.seconds == math.inf else f" after {deadline.seconds:g} s"
+    return Failure(f"timed out{seconds}", errno.ETIMEDOUT)

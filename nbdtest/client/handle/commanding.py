@@ -1,0 +1,195 @@
+"""Calls that send a command and wait for its reply."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from typing import Any
+
+from nbdtest.client import arguments
+from nbdtest.client.buffer import BytesLike, readable_view
+from nbdtest.client.commands import ChunkCallback, Command, Extent64Callback, ExtentCallback
+from nbdtest.client.constants import (
+    CMD_FLAG_DF,
+    CMD_FLAG_FAST_ZERO,
+    CMD_FLAG_FUA,
+    CMD_FLAG_NO_HOLE,
+    CMD_FLAG_PAYLOAD_LEN,
+    CMD_FLAG_REQ_ONE,
+    SHUTDOWN_ABANDON_PENDING,
+    SHUTDOWN_MASK,
+)
+from nbdtest.client.driver import timed_out
+from nbdtest.client.errors import Failure
+from nbdtest.client.handle.call import CONNECTED, HAGGLING, permitted
+from nbdtest.client.handle.submitting import Submitting
+from nbdtest.client.states import NEGOTIATING
+from nbdtest.net.clock import Deadline
+from nbdtest.wire import Cmd
+
+__all__ = ["CommandCalls"]
+
+FUA = int(CMD_FLAG_FUA)
+ZERO_FLAGS = int(CMD_FLAG_FUA | CMD_FLAG_NO_HOLE | CMD_FLAG_FAST_ZERO)
+WRITE_FLAGS = int(CMD_FLAG_FUA | CMD_FLAG_PAYLOAD_LEN)
+FILTER_FLAGS = int(CMD_FLAG_REQ_ONE | CMD_FLAG_PAYLOAD_LEN)
+
+
+class CommandCalls(Submitting):
+    """Reading, writing and asking about the export. The time limit of `set_timeout` holds for each."""
+
+    @permitted(CONNECTED)
+    def pread(self, count: int, offset: int, flags: int = 0) -> bytearray:
+        """Read `count` bytes at `offset`."""
+        count, offset, flags = _range(count, offset, flags)
+        with self._enter("pread", count=count, offset=offset, flags=flags) as call:
+            flags = self._check(Cmd.READ, offset, count, flags, 0)
+            buffer = bytearray(count)
+            self._complete(Command(Cmd.READ, offset, count, flags=flags, view=memoryview(buffer)))
+            return call.returns(buffer)
+
+    @permitted(CONNECTED)
+    def pread_structured(self, count: int, offset: int, chunk: ChunkCallback, flags: int = 0) -> bytearray:
+        """Read `count` bytes at `offset`; call `chunk(data, offset, status, error)` for each chunk of the reply."""
+        count, offset, flags = _range(count, offset, flags)
+        arguments.callback("chunk", chunk)
+        with self._enter("pread_structured", count=count, offset=offset, chunk=chunk, flags=flags) as call:
+            flags = self._check(Cmd.READ, offset, count, flags, int(CMD_FLAG_DF))
+            buffer = bytearray(count)
+            self._complete(Command(Cmd.READ, offset, count, flags=flags, view=memoryview(buffer), chunk=chunk))
+            return call.returns(buffer)
+
+    @permitted(CONNECTED)
+    def pwrite(self, buf: BytesLike, offset: int, flags: int = 0) -> None:
+        """Write `buf` at `offset`."""
+        view = readable_view(buf)
+        offset, flags = arguments.u64("offset", offset), arguments.u32("flags", flags)
+        with self._enter("pwrite", buf=view, offset=offset, flags=flags):
+            flags = self._check(Cmd.WRITE, offset, len(view), flags, WRITE_FLAGS)
+            self._complete(Command(Cmd.WRITE, offset, len(view), flags=flags, view=view))
+
+    @permitted(CONNECTED)
+    def flush(self, flags: int = 0) -> None:
+        """Wait until everything whose write has been answered is in permanent storage."""
+        flags = arguments.u32("flags", flags)
+        with self._enter("flush", flags=flags):
+            flags = self._check(Cmd.FLUSH, 0, 0, flags, 0)
+            self._complete(Command(Cmd.FLUSH, 0, 0, flags=flags))
+
+    @permitted(CONNECTED)
+    def trim(self, count: int, offset: int, flags: int = 0) -> None:
+        """Tell the server that the contents of a range do not matter any more."""
+        count, offset, flags = _effect(count, offset, flags)
+        with self._enter("trim", count=count, offset=offset, flags=flags):
+            flags = self._check(Cmd.TRIM, offset, count, flags, FUA)
+            self._complete(Command(Cmd.TRIM, offset, count, flags=flags))
+
+    @permitted(CONNECTED)
+    def cache(self, count: int, offset: int, flags: int = 0) -> None:
+        """Tell the server that a range will be read soon."""
+        count, offset, flags = _effect(count, offset, flags)
+        with self._enter("cache", count=count, offset=offset, flags=flags):
+            flags = self._check(Cmd.CACHE, offset, count, flags, 0)
+            self._complete(Command(Cmd.CACHE, offset, count, flags=flags))
+
+    @permitted(CONNECTED)
+    def zero(self, count: int, offset: int, flags: int = 0) -> None:
+        """Write zeroes to a range."""
+        count, offset, flags = _effect(count, offset, flags)
+        with self._enter("zero", count=count, offset=offset, flags=flags):
+            flags = self._check(Cmd.WRITE_ZEROES, offset, count, flags, ZERO_FLAGS)
+            self._complete(Command(Cmd.WRITE_ZEROES, offset, count, flags=flags))
+
+    @permitted(CONNECTED)
+    def block_status(self, count: int, offset: int, extent: ExtentCallback, flags: int = 0) -> None:
+        """Call `extent(context, offset, [length, flags, ...], error)` for each metadata context.
+
+        The lengths may add up to less than `count`, or without CMD_FLAG_REQ_ONE to more: the server chooses.
+        """
+        count, offset, flags = _effect(count, offset, flags)
+        arguments.callback("extent", extent)
+        with self._enter("block_status", count=count, offset=offset, extent=extent, flags=flags):
+            flags = self._check(Cmd.BLOCK_STATUS, offset, count, flags, int(CMD_FLAG_REQ_ONE))
+            self._complete(Command(Cmd.BLOCK_STATUS, offset, count, flags=flags, extent=extent))
+
+    @permitted(CONNECTED, since="1.18")
+    def block_status_64(self, count: int, offset: int, extent64: Extent64Callback, flags: int = 0) -> None:
+        """Call `extent64(context, offset, [(length, flags), ...], error)` for each metadata context."""
+        count, offset, flags = _effect(count, offset, flags)
+        arguments.callback("extent64", extent64)
+        with self._enter("block_status_64", count=count, offset=offset, extent64=extent64, flags=flags):
+            flags = self._check(Cmd.BLOCK_STATUS, offset, count, flags, int(CMD_FLAG_REQ_ONE))
+            self._complete(Command(Cmd.BLOCK_STATUS, offset, count, flags=flags, extent=extent64, wide=True))
+
+    @permitted(CONNECTED, since="1.18")
+    def block_status_filter(
+        self, count: int, offset: int, contexts: Sequence[str], extent64: Extent64Callback, flags: int = 0
+    ) -> None:
+        """Call `extent64(context, offset, [(length, flags), ...], error)` for some of the metadata contexts."""
+        count, offset, flags = _effect(count, offset, flags)
+        names = arguments.string_list("contexts", contexts)
+        arguments.callback("extent64", extent64)
+        with self._enter(
+            "block_status_filter", count=count, offset=offset, contexts=names, extent64=extent64, flags=flags
+        ):
+            self._complete(self._filter_command(count, offset, names, extent64, flags))
+
+    @permitted(HAGGLING | CONNECTED)
+    def shutdown(self, flags: int = 0) -> None:
+        """End the connection in order: what has been asked for is answered first.
+
+        With SHUTDOWN_ABANDON_PENDING commands of which nothing has been sent are dropped.
+        """
+        flags = arguments.u32("flags", flags)
+        with self._enter("shutdown", flags=flags):
+            if flags & ~SHUTDOWN_MASK:
+                raise Failure(f"flags: invalid value for flag: 0x{flags:x}", errno.EINVAL)
+            self._shut_down(bool(flags & SHUTDOWN_ABANDON_PENDING), self._deadline())
+
+    # ---- how
+
+    def _shut_down(self, abandon: bool, deadline: Deadline) -> None:
+        engine, driver = self._engine, self._driver
+        if engine.state is NEGOTIATING:
+            self._abort_negotiation()
+        else:
+            if abandon:
+                engine.abandon_unsent()
+            if not engine.disconnecting:
+                engine.disconnect()
+                driver.flush()
+        driver.run_until(lambda: engine.over, deadline)
+
+    def _complete(self, command: Command) -> None:
+        """Send a command and wait for its reply.
+
+        Raises:
+            Failure: it failed, the connection died, or the time limit passed; then nobody waits for the reply any more.
+        """
+        engine, driver = self._engine, self._driver
+        deadline = self._deadline()
+        cookie = engine.submit(command)
+        done = engine.done
+        try:
+            driver.flush()
+            while cookie not in done:
+                if not driver.wait(deadline):
+                    raise timed_out(deadline)
+        except BaseException:
+            command.completion = _retire
+            done.pop(cookie, None)
+            raise
+        del done[cookie]
+        self._raise_error_of(command)
+
+
+def _retire(error: object) -> int:
+    return 1
+
+
+def _range(count: Any, offset: Any, flags: Any) -> tuple[int, int, int]:
+    return arguments.length("count", count), arguments.u64("offset", offset), arguments.u32("flags", flags)
+
+
+def _effect(count: Any, offset: Any, flags: Any) -> tuple[int, int, int]:
+    return arguments.u64("count", count), arguments.u64("offset", offset), arguments.u32("flags", flags)

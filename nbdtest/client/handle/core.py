@@ -1,0 +1,94 @@
+"""What every call of a handle stands on: its settings, its connection, its lock, and its end."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from typing import Any, ClassVar
+
+from nbdtest.client.debug import Reporter, print_exception
+from nbdtest.client.driver import Driver
+from nbdtest.client.engine import Engine
+from nbdtest.client.errors import ClosedHandle
+from nbdtest.client.handle.call import ANY, Call, Entered, permitted
+from nbdtest.client.settings import Settings
+from nbdtest.client.subprocesses import Subprocess
+from nbdtest.client.tls import Credentials
+from nbdtest.net.addresses import Address
+from nbdtest.net.clock import Deadline
+
+__all__ = ["HandleCore"]
+
+_numbers = itertools.count(1)
+
+
+class HandleCore:
+    """A handle without its calls. One lock is held during each call; callbacks run under it."""
+
+    _calls: ClassVar[dict[str, Call]] = {}
+    """The calls of the complete class, by name."""
+
+    def __init__(self) -> None:
+        self._closed = True  # until there is something to be closed
+        self._lock = threading.RLock()
+        self._entered = False
+        self._settings = Settings(handle_name=f"nbd{next(_numbers)}", debug=os.environ.get("LIBNBD_DEBUG") == "1")
+        self._reporter = Reporter(self._settings)
+        self._reporter.call = "nbd_create"
+        self._private_data = 0
+        self._timeout_s: float | None = None
+        self._reset_connection()
+        self._closed = False
+        self._reporter("opening handle")
+
+    def _reset_connection(self) -> None:
+        self._credentials = Credentials(self._settings)
+        self._engine = Engine(self._settings, self._reporter, print_exception)
+        self._driver = Driver(self._engine, self._credentials.context)
+        self._address: Address | None = None
+        self._port_name = ""
+        self._subprocess: Subprocess | None = None
+
+    def _enter(self, name: str, /, **arguments: Any) -> Entered:
+        """Begin the call `name`; see `Entered.begin`."""
+        return Entered(self, self._calls[name]).begin(arguments)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedHandle("libnbd: method called on closed handle")
+
+    def _send_what_is_queued(self) -> None:
+        """Commands may wait for company before they are sent; whoever looks at the connection must not see that."""
+        if self._engine.queue and not self._engine.running:
+            self._driver.flush()
+
+    def _deadline(self) -> Deadline:
+        return Deadline(self._timeout_s)
+
+    @permitted(ANY, since="1.16", can_fail=False)
+    def close(self) -> None:
+        """Close the handle: the connection ends, commands that are not finished fail, a subprocess is waited for.
+
+        Raises:
+            ClosedHandle: it is closed already.
+        """
+        with self._enter("close"):
+            self._closed = True
+            self._reporter.call = "nbd_close"
+            self._reporter("closing handle")
+            self._reporter.callback = None
+            try:
+                self._driver.close()
+            finally:
+                if self._subprocess is not None:
+                    self._subprocess.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True) and not self._entered:
+            self.close()
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return f"<NBD handle {self._settings.handle_name}: closed>"
+        return f"<NBD handle {self._settings.handle_name}: {self._driver.state.name}>"

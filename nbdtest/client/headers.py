@@ -1,0 +1,55 @@
+"""The headers of fixed size as `struct.Struct`s, for the places where every microsecond counts.
+
+Their layouts are declared once, by the messages of `nbdtest.wire`. The last two are a chunk's header together with the
+offset that begins the payload of OFFSET_DATA.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from nbdtest.wire import (
+    ExtendedReplyHeader,
+    ExtendedRequest,
+    Message,
+    OffsetHole,
+    OldstyleGreeting,
+    OptionHeader,
+    OptionReplyHeader,
+    Request,
+    SimpleReply,
+    StructuredReplyHeader,
+)
+
+__all__ = [
+    "EXTENDED",
+    "EXTENDED_DATA",
+    "EXTENDED_REQUEST",
+    "HOLE",
+    "OLDSTYLE",
+    "OPTION",
+    "OPTION_REPLY",
+    "REQUEST",
+    "SIMPLE",
+    "STRUCTURED",
+    "STRUCTURED_DATA",
+]
+
+
+def _fixed(message: type[Message]) -> struct.Struct:
+    fixed = message.LAYOUT.fixed
+    assert fixed is not None, f"{message.__name__} varies in size"
+    return fixed
+
+
+OPTION = _fixed(OptionHeader)
+OPTION_REPLY = _fixed(OptionReplyHeader)
+OLDSTYLE = _fixed(OldstyleGreeting)
+REQUEST = _fixed(Request)
+EXTENDED_REQUEST = _fixed(ExtendedRequest)
+SIMPLE = _fixed(SimpleReply)
+STRUCTURED = _fixed(StructuredReplyHeader)
+EXTENDED = _fixed(ExtendedReplyHeader)
+HOLE = _fixed(OffsetHole)
+STRUCTURED_DATA = struct.Struct(STRUCTURED.format + "Q")
+EXTENDED_DATA = struct.Struct(EXTENDED.format + "Q")

@@ -1,0 +1,86 @@
+"""Where received bytes go: a staging buffer for headers and small payloads, or a buffer that a caller lent for a large
+one.
+
+It knows no messages. The driver fills `space()`, says how much it put there, and the parser takes bytes out or lends a
+buffer.
+"""
+
+from __future__ import annotations
+
+__all__ = ["CAPACITY", "Inbox"]
+
+CAPACITY = 1 << 18
+"""Bytes of the staging buffer: what a Unix socket can hold, so that one system call empties it."""
+
+NARROW = 1 << 12
+"""Bytes offered while large payloads are expected: what gets into the staging buffer has to be copied out of it."""
+
+
+class Inbox:
+    """Received bytes in order. `buffer[head:tail]` are the ones that nobody has taken."""
+
+    __slots__ = ("_capacity", "_lent", "buffer", "head", "narrow", "tail", "view")
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self._capacity = capacity
+        self.buffer = bytearray(capacity)
+        self.view = memoryview(self.buffer)
+        self.head = 0
+        self.tail = 0
+        self.narrow = False
+        self._lent: memoryview | None = None
+
+    def __len__(self) -> int:
+        return self.tail - self.head
+
+    @property
+    def lent_rest(self) -> int:
+        """How many bytes of the lent buffer are still to be filled."""
+        return 0 if self._lent is None else len(self._lent)
+
+    def space(self) -> memoryview:
+        """Where the next bytes belong; never empty."""
+        if self._lent is not None:
+            return self._lent
+        if self.head == self.tail:
+            self.head = self.tail = 0
+        elif self._capacity - self.tail < NARROW:
+            rest = self.buffer[self.head : self.tail]
+            self.buffer[: len(rest)] = rest
+            self.head, self.tail = 0, len(rest)
+        if self.narrow:
+            return self.view[self.tail : self.tail + NARROW]
+        return self.view[self.tail :] if self.tail else self.view
+
+    def received(self, count: int) -> None:
+        """The first `count` bytes of `space()` have been filled."""
+        if self._lent is None:
+            self.tail += count
+        elif count == len(self._lent):
+            self._lent = None
+        else:
+            self._lent = self._lent[count:]
+
+    def take(self, count: int) -> bytes:
+        """Remove and return the oldest `count` bytes, which must be there."""
+        start = self.head
+        self.head = start + count
+        return bytes(self.view[start : start + count])
+
+    def lend(self, buffer: memoryview) -> None:
+        """Fill `buffer` with the next bytes: those that are staged at once, the others where they arrive."""
+        count = min(self.tail - self.head, len(buffer))
+        if count:
+            buffer[:count] = self.view[self.head : self.head + count]
+            self.head += count
+        self._lent = buffer[count:] if count < len(buffer) else None
+
+    def skip(self, count: int) -> int:
+        """Throw away up to `count` staged bytes and return how many there were."""
+        count = min(self.tail - self.head, count)
+        self.head += count
+        return count
+
+    def withdraw(self) -> None:
+        """Forget the lent buffer: its owner wants it back."""
+        self._lent = None

@@ -1,0 +1,61 @@
+"""Which TLS credentials a handle uses: libnbd's rules, on `nbdtest.net.tls`."""
+
+from __future__ import annotations
+
+import errno
+import getpass
+import os
+
+from nbdtest.client.errors import Failure
+from nbdtest.client.settings import Settings
+from nbdtest.errors import NBDTestError
+from nbdtest.net.tls import PSK, X509, ClientCredentials, TLSContext, client_context, default_directory, parse_priority
+
+__all__ = ["Credentials"]
+
+
+class Credentials:
+    """The credentials that the settings ask for. `connected_host` is the TCP host, "" for other transports."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.connected_host = ""
+
+    @property
+    def hostname(self) -> str:
+        """The name that the server's certificate has to carry; "" if none."""
+        return self._settings.tls_hostname or self.connected_host
+
+    @property
+    def username(self) -> str:
+        """The identity for a pre-shared key."""
+        if self._settings.tls_username is not None:
+            return self._settings.tls_username
+        try:
+            return os.environ.get("LOGNAME") or getpass.getuser()
+        except (KeyError, OSError) as error:
+            raise Failure(f"could not get user name: {error}") from None
+
+    def context(self) -> TLSContext:
+        """Load what is needed.
+
+        Raises:
+            Failure: a file is missing or makes no sense, or this Python cannot do it.
+        """
+        settings = self._settings
+        try:
+            versions = parse_priority(settings.tls_priority) if settings.tls_priority else None
+            return client_context(self._credentials(), versions)
+        except (NBDTestError, OSError) as error:
+            raise Failure(str(error), errno.EINVAL) from error
+
+    def _credentials(self) -> ClientCredentials:
+        settings = self._settings
+        if settings.tls_psk_file is not None:
+            try:
+                return PSK.from_file(settings.tls_psk_file, self.username)
+            except KeyError:
+                text = f"{settings.tls_psk_file}: username {self.username} was not found in PSK file"
+                raise Failure(text, errno.EINVAL) from None
+        directory = settings.tls_certificates or default_directory()
+        return X509(directory=directory, hostname=self.hostname or None, verify_peer=settings.tls_verify_peer)
