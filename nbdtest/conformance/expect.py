@@ -105,7 +105,7 @@ def expect_in_step(talk: Negotiation | Session, *, requirement: str = "") -> Non
                 requirement=requirement,
             )
         return
-    length = min(512, talk.size)
+    length = min(talk.unit, talk.size)
     reply = talk.read(0, length)
     if not reply.succeeded or len(reply.bytes_read()) != length:
         raise Complaint(f"the next READ is answered with {reply}", f"{length} bytes", requirement=requirement)

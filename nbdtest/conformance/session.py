@@ -38,7 +38,11 @@ _MOST_CHUNKS = 1 << 16
 
 
 class Session:
-    """A connection in transmission. `modes` is what was negotiated: "simple", "structured" or "extended" replies."""
+    """A connection in transmission.
+
+    `mode` is what was negotiated: "simple", "structured" or "extended" replies; `unit` is a length that every legal
+    request may have.
+    """
 
     def __init__(
         self,
@@ -49,6 +53,7 @@ class Session:
         mode: str = "simple",
         contexts: dict[str, int] | None = None,
         block_size: InfoBlockSize | None = None,
+        unit: int = 512,
     ) -> None:
         self.peer = peer
         self.size = size
@@ -56,6 +61,7 @@ class Session:
         self.mode = mode
         self.contexts = contexts or {}
         self.block_size = block_size
+        self.unit = unit
         self._next_cookie = 1
         self._pending: dict[int, AnyRequest] = {}
         self._begun: dict[int, list[Chunk]] = {}

@@ -29,6 +29,7 @@ from nbdtest.wire import (
     GreetingStart,
     HandshakeFlag,
     Info,
+    InfoBlockSize,
     NewstyleGreeting,
     OldstyleGreeting,
     Opt,
@@ -159,7 +160,7 @@ class ServerTarget:
                 with self.peer.greeted():
                     return ""
             with self.peer.transmitting() as session:
-                session.read(0, min(512, session.size))
+                session.read(0, min(session.unit, session.size))
         except (NBDTestError, PeerViolation) as problem:
             return str(problem) or type(problem).__name__
         finally:
@@ -317,6 +318,7 @@ class Openings:
             mode=mode,
             contexts=nego.contexts,
             block_size=answer.block_size(),
+            unit=self._unit(answer.block_size()),
         )
 
     def begin_by_export_name(self, nego: Negotiation, name: str) -> Session:
@@ -327,7 +329,15 @@ class Openings:
         kind = ExportNameReply if agreed else ExportNameReplyPadded
         reply = nego.peer.receive(kind)
         mode = "structured" if nego.structured else "simple"
-        return Session(nego.peer, size=reply.size, flags=reply.flags, mode=mode, contexts=nego.contexts)
+        contexts = nego.contexts
+        return Session(
+            nego.peer, size=reply.size, flags=reply.flags, mode=mode, contexts=contexts, unit=self._unit(None)
+        )
+
+    def _unit(self, told: InfoBlockSize | None) -> int:
+        facts = self._target._facts
+        known = told or (facts.block_size if facts else None)
+        return max(512, known.minimum) if known else 512
 
     def _known(self) -> set[Capability]:
         facts = self._target._facts

@@ -17,5 +17,8 @@ THEMES = (
     "zeroing",
     "hints",
     "status",
+    "commands",
+    "disconnect",
+    "sizes",
 )
 """The modules in the order of the suite."""

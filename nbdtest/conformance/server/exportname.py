@@ -31,7 +31,7 @@ def ask(nego: Negotiation, name: str, count: int) -> bytes:
 
 def begun(nego: Negotiation, t: ServerTarget) -> Session:
     """The session that the answer began."""
-    return Session(nego.peer, size=t.size, flags=t.facts.flags)
+    return Session(nego.peer, size=t.size, flags=t.facts.flags, unit=t.unit)
 
 
 @check("export-name.size", proves=["HS-014", "CONV-001"], needs=[*SERVED, Capability.GO], legal=True)

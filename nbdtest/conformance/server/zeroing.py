@@ -8,6 +8,7 @@ from nbdtest.conformance.expect import expect, expect_error, expect_in_step, exp
 from nbdtest.conformance.pattern import expect_contents, read_back, write_pattern
 from nbdtest.conformance.target import ServerTarget
 from nbdtest.conformance.verdict import NotApplicable
+from nbdtest.report.results import Level
 from nbdtest.wire import Cmd, CmdFlag, Errno, State, TransmissionFlag
 
 ZEROES = [Capability.WRITE_ZEROES]
@@ -56,9 +57,13 @@ def no_hole(t: ServerTarget) -> None:
     needs=[*ZEROES, Capability.BASE_ALLOCATION],
     legal=True,
     writes=True,
+    level=Level.SHOULD,
 )
 def no_hole_is_provisioned(t: ServerTarget) -> None:
-    """What was zeroed with NO_HOLE is not reported as a hole."""
+    """What was zeroed with NO_HOLE is not reported as a hole.
+
+    A warning only: a server that asks its file system says HOLE of space that is reserved but unwritten.
+    """
     length = 65536 // t.unit * t.unit
     start = t.place(2 * length) // 65536 * 65536
     with t.peer.transmitting(mode="structured", contexts=["base:allocation"]) as session:
