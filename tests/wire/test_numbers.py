@@ -89,3 +89,8 @@ def test_a_negative_value_is_none(kind: type[Number]) -> None:
 )
 def test_one_bit_marks_errors_also_unknown_ones(number: wire.Rep | wire.ReplyType, is_error: bool) -> None:
     assert number.is_error is is_error
+
+
+def test_taking_the_allowed_bits_away_leaves_unassigned_ones() -> None:
+    assert int(wire.CmdFlag(0x8003) & ~(wire.CmdFlag.FUA | wire.CmdFlag.NO_HOLE)) == 0x8000
+    assert int(wire.ClientFlag(0x8000_0003) & ~wire.ClientFlag(3)) == 0x8000_0000
