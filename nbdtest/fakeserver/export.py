@@ -1,0 +1,166 @@
+"""What a server offers: exports and the settings of the whole server, as frozen values."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import InitVar, dataclass, field
+from typing import Any
+
+from nbdtest.errors import UsageError
+from nbdtest.fakeserver.contexts import Allocation, Context, TracksWrites
+from nbdtest.fakeserver.quirks import Quirks
+from nbdtest.model import CustomDisk, Disk, MemoryDisk
+from nbdtest.wire import TransmissionFlag
+from nbdtest.wire.limits import (
+    DEFAULT_MAXIMUM_PAYLOAD,
+    DEFAULT_PREFERRED_BLOCK,
+    MAXIMUM_MINIMUM_BLOCK,
+    MINIMUM_PREFERRED_BLOCK,
+)
+
+__all__ = ["DEFAULT_SIZE", "BlockSizes", "Export", "Settings", "Style", "TLSMode"]
+
+DEFAULT_SIZE = 1 << 20
+
+
+class Style(enum.StrEnum):
+    """Which handshake the server speaks."""
+
+    FIXED = "fixed"
+    NEWSTYLE = "newstyle"
+    """Without FIXED_NEWSTYLE: EXPORT_NAME is the only option."""
+    OLDSTYLE = "oldstyle"
+
+
+class TLSMode(enum.StrEnum):
+    """How TLS is offered. Spec: proto.md "TLS support"."""
+
+    NONE = "none"
+    REQUIRED = "required"
+    SELECTIVE = "selective"
+    """Only exports with `tls_only` need it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockSizes:
+    """Size constraints in bytes; `maximum` is the largest payload."""
+
+    minimum: int = 1
+    preferred: int = DEFAULT_PREFERRED_BLOCK
+    maximum: int = DEFAULT_MAXIMUM_PAYLOAD
+
+    def problem(self) -> str:
+        """Say which rule the numbers break, "" for none. They may be served all the same: a tester can want that."""
+        if self.minimum < 1 or self.minimum & (self.minimum - 1) or self.minimum > MAXIMUM_MINIMUM_BLOCK:
+            return f"minimum {self.minimum} is no power of 2 up to 65536"
+        if self.preferred & (self.preferred - 1) or self.preferred < max(self.minimum, MINIMUM_PREFERRED_BLOCK):
+            return f"preferred {self.preferred} is no power of 2 from {max(self.minimum, MINIMUM_PREFERRED_BLOCK)} up"
+        if self.maximum < self.preferred:
+            return f"maximum {self.maximum} is smaller than preferred {self.preferred}"
+        return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """One disk under one name, and what the server says of it.
+
+    `disk` is a `Disk`, or any object with `read(offset, length)` (see `CustomDisk`); else it is `size` bytes of memory.
+    `flags` replaces the transmission flags that follow from the rest. With `block_sizes` the constraints are advertised
+    and enforced; `insist_on_block_sizes` refuses clients that did not ask for them.
+    """
+
+    name: str = field(default="", kw_only=False)
+    size: InitVar[int | None] = None
+    disk: Any = None
+    description: str = ""
+    canonical_name: str | None = None
+    read_only: bool = False
+    rotational: bool = False
+    multi_conn: bool = True
+    can_flush: bool = True
+    can_fua: bool = True
+    can_trim: bool = True
+    can_zero: bool = True
+    can_fast_zero: bool = True
+    can_cache: bool = True
+    can_df: bool = True
+    can_resize: bool = False
+    flags: TransmissionFlag | None = None
+    block_sizes: BlockSizes | None = None
+    insist_on_block_sizes: bool = False
+    contexts: tuple[Context, ...] = (Allocation(),)
+    listed: bool = True
+    tls_only: bool = False
+    whole_reads: bool = False
+    """Answer each structured READ by one chunk of data, as most servers do, instead of telling holes apart."""
+
+    def __post_init__(self, size: int | None) -> None:
+        disk = self.disk
+        if disk is None:
+            disk = MemoryDisk(DEFAULT_SIZE if size is None else size)
+        elif not isinstance(disk, Disk) or size is not None:
+            disk = CustomDisk(disk, size)
+        object.__setattr__(self, "disk", disk)
+        if isinstance(disk, CustomDisk) and not disk.writable:
+            object.__setattr__(self, "read_only", True)
+        names = [context.name for context in self.contexts]
+        if len(set(names)) < len(names):
+            raise UsageError(f"export {self.name!r} has two contexts of one name: {', '.join(names)}")
+
+    @property
+    def limits(self) -> BlockSizes:
+        """The constraints that hold, advertised or default."""
+        return self.block_sizes or BlockSizes()
+
+    @property
+    def trackers(self) -> tuple[TracksWrites, ...]:
+        """The contexts that want to know of writes."""
+        return tuple(context for context in self.contexts if isinstance(context, TracksWrites))
+
+    def transmission_flags(self, *, structured: bool, extended: bool, contexts_selected: bool) -> TransmissionFlag:
+        """The flags for a session in which these things have been negotiated."""
+        if self.flags is not None:
+            return self.flags
+        flag = TransmissionFlag
+        writable = not self.read_only
+        return (
+            flag.HAS_FLAGS
+            | (flag.READ_ONLY if self.read_only else flag(0))
+            | (flag.SEND_FLUSH if self.can_flush else flag(0))
+            | (flag.SEND_FUA if self.can_fua else flag(0))
+            | (flag.ROTATIONAL if self.rotational else flag(0))
+            | (flag.SEND_TRIM if self.can_trim and writable else flag(0))
+            | (flag.SEND_WRITE_ZEROES if self.can_zero and writable else flag(0))
+            # FLAG-020, EXT-017: DF means nothing to simple replies.
+            | (flag.SEND_DF if self.can_df and (structured or extended) else flag(0))
+            | (flag.CAN_MULTI_CONN if self.multi_conn else flag(0))
+            | (flag.SEND_RESIZE if self.can_resize and writable else flag(0))
+            | (flag.SEND_CACHE if self.can_cache else flag(0))
+            # FLAG-029: never without SEND_WRITE_ZEROES.
+            | (flag.SEND_FAST_ZERO if self.can_fast_zero and self.can_zero and writable else flag(0))
+            # EXT-018, EXT-019
+            | (flag.BLOCK_STATUS_PAYLOAD if extended and contexts_selected else flag(0))
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How the whole server behaves. The first export is also the default one if none is named ""."""
+
+    exports: tuple[Export, ...] = ()
+    style: Style = Style.FIXED
+    no_zeroes: bool = True
+    structured_replies: bool = True
+    extended_headers: bool = True
+    meta_contexts: bool = True
+    info_and_go: bool = True
+    list_exports: bool = True
+    tls_mode: TLSMode = TLSMode.NONE
+    quirks: Quirks = field(default_factory=Quirks)
+
+    def find(self, name: str) -> Export | None:
+        """Find the export that a client means by `name`."""
+        for export in self.exports:
+            if export.name == name:
+                return export
+        return self.exports[0] if name == "" and self.exports else None

@@ -1,0 +1,238 @@
+"""A thread that serves many connections: it waits for sockets and times, and lets connections do the rest."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import selectors
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+
+from nbdtest.errors import TimedOut, TransportError
+from nbdtest.fakeserver.connection import Connection
+from nbdtest.net.clock import Deadline, monotonic_s
+from nbdtest.net.sockets import Listener
+from nbdtest.net.stream import SocketStream
+
+__all__ = ["Loop"]
+
+BUFFER = 256 << 10
+ACCEPT_AT_ONCE = 64
+SWEEP_BYTES = 64 << 20
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Loop:
+    """Serves listeners and connections in one thread until it is stopped.
+
+    `accepted` makes a connection of a new stream; `settled` is asked after each step whether the connection is taken
+    away from this loop.
+    """
+
+    def __init__(
+        self,
+        *,
+        accepted: Callable[[SocketStream], Connection | None] = lambda stream: None,
+        settled: Callable[[Connection], bool] = lambda connection: False,
+        name: str = "nbdtest-fakeserver",
+        ends_when_empty: bool = False,
+    ) -> None:
+        self._accepted = accepted
+        self._settled = settled
+        self._selector = selectors.DefaultSelector()
+        self._listeners: list[Listener] = []
+        self._waiting_for_room: list[Listener] = []
+        """Listeners that cannot accept until some connection gives its descriptor back."""
+        self._connections: dict[Connection, int] = {}
+        """What each is registered for; 0 for nothing."""
+        self._timed: set[Connection] = set()
+        self._calls: deque[Callable[[], None]] = deque()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        self._selector.register(self._wake_read, selectors.EVENT_READ)
+        self._buffer = memoryview(bytearray(BUFFER))
+        self._stopping = False
+        self._ends_when_empty = ends_when_empty
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self, *, timeout_s: float = 5.0) -> bool:
+        """Take in what clients have sent already, end every connection, and the thread; False if it does not end."""
+        self._stopping = True
+        self._wake()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def call(self, step: Callable[[], None]) -> None:
+        """Run `step` in the loop's thread, soon. From any thread."""
+        self._calls.append(step)
+        self._wake()
+
+    def listen(self, listener: Listener) -> None:
+        """Serve whoever connects there; the listener is closed with the loop. From any thread."""
+
+        def begin() -> None:
+            self._listeners.append(listener)
+            self._selector.register(listener, selectors.EVENT_READ, listener)
+
+        self.call(begin)
+
+    def adopt(self, connection: Connection, *, begin: bool) -> None:
+        """Serve this connection too, from its greeting on if it is new. From any thread."""
+
+        def take() -> None:
+            self._take(connection, begin)
+
+        self.call(take)
+
+    def release(self, name: str) -> None:
+        """Let go what any connection of this loop holds under `name`. From any thread."""
+
+        def let_go() -> None:
+            for connection in list(self._connections):
+                connection.release(name)
+                self._settle(connection)
+
+        self.call(let_go)
+
+    @property
+    def running(self) -> bool:
+        """Whether its thread is alive."""
+        return self._thread.is_alive()
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The connections that are open now."""
+        return list(self._connections)
+
+    def _wake(self) -> None:
+        with suppress(OSError):  # the loop has ended
+            os.write(self._wake_write, b"x")
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                for key, _ in self._selector.select(self._patience()):
+                    if isinstance(key.data, Connection):
+                        self._serve(key.data)
+                    elif isinstance(key.data, Listener):
+                        self._accept(key.data)
+                    else:
+                        self._answer_calls()
+                self._serve_timed()
+        finally:
+            self._answer_calls()
+            self._end()
+
+    def _patience(self) -> float | None:
+        if not self._timed:
+            return None
+        wake_at = min(connection.wake_at for connection in self._timed)
+        return None if wake_at == math.inf else max(wake_at - monotonic_s(), 0)
+
+    def _answer_calls(self) -> None:
+        with suppress(BlockingIOError):
+            os.read(self._wake_read, 4096)
+        while self._calls:
+            self._calls.popleft()()
+
+    def _accept(self, listener: Listener) -> None:
+        at_once = Deadline(0)
+        for _ in range(ACCEPT_AT_ONCE):
+            try:
+                stream = listener.accept(at_once, timeout_s=None)
+            except TimedOut:
+                return
+            except TransportError as error:
+                self._selector.unregister(listener)
+                if isinstance(error.__cause__, OSError) and error.__cause__.errno in _NO_ROOM:
+                    self._waiting_for_room.append(listener)
+                return
+            connection = self._accepted(stream)
+            if connection is not None:
+                self._take(connection, begin=True)
+
+    def _take(self, connection: Connection, begin: bool) -> None:
+        if self._stopping and begin:
+            connection.close()
+            return
+        self._connections[connection] = 0
+        if begin:
+            connection.start()
+            # Clients that know what they want have sent it by the time they are accepted.
+        self._settle(connection)
+
+    def _serve(self, connection: Connection) -> None:
+        if connection.wants_write:
+            connection.flush()
+        if not connection.closed and connection.wants_read:
+            connection.receive(self._buffer)
+        self._settle(connection)
+
+    def _serve_timed(self) -> None:
+        if not self._timed:
+            return
+        now = monotonic_s()
+        for connection in [each for each in self._timed if each.wake_at <= now]:
+            connection.flush()
+            self._settle(connection)
+
+    def _settle(self, connection: Connection) -> None:
+        """Bring the selector and the list of times up to date with what the connection waits for now."""
+        if connection not in self._connections:
+            return
+        if connection.closed or self._settled(connection):
+            self._let_go(connection)
+            return
+        wanted = (selectors.EVENT_READ if connection.wants_read else 0) | (
+            selectors.EVENT_WRITE if connection.wants_write else 0
+        )
+        registered = self._connections[connection]
+        if wanted != registered:
+            if not registered:
+                self._selector.register(connection.descriptor, wanted, connection)
+            elif not wanted:
+                self._selector.unregister(connection.descriptor)
+            else:
+                self._selector.modify(connection.descriptor, wanted, connection)
+            self._connections[connection] = wanted
+        if connection.wake_at != math.inf and not connection.wants_write:
+            self._timed.add(connection)
+        else:
+            self._timed.discard(connection)
+
+    def _let_go(self, connection: Connection) -> None:
+        registered = self._connections.pop(connection)
+        self._timed.discard(connection)
+        if self._ends_when_empty and not self._connections:
+            self._stopping = True
+        if registered:
+            self._selector.unregister(connection.descriptor)
+        if self._waiting_for_room:
+            listeners, self._waiting_for_room = self._waiting_for_room, []
+            for listener in listeners:
+                self._selector.register(listener, selectors.EVENT_READ, listener)
+
+    def _end(self) -> None:
+        for connection in list(self._connections):
+            self._sweep(connection)
+            connection.close()
+        for listener in self._listeners:
+            listener.close()
+        self._selector.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _sweep(self, connection: Connection) -> None:
+        """Take in what the client has sent, so that what the journal says does not depend on who was faster."""
+        taken = 0
+        while not connection.closed and connection.wants_read and taken < SWEEP_BYTES:
+            if not connection.receive(self._buffer):
+                break
+            taken += BUFFER

@@ -1,0 +1,295 @@
+"""Scripts: a function that plays the server on one whole connection, step by step.
+
+The peer reads with the engine's understanding, so violations are recognised and the journal is kept as usual; what is
+sent is the script's own business.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias, TypeVar
+
+from nbdtest.errors import Disconnected, UsageError
+from nbdtest.fakeserver import actions
+from nbdtest.fakeserver.actions import Action
+from nbdtest.fakeserver.engine import Engine
+from nbdtest.fakeserver.journal import Journal
+from nbdtest.fakeserver.outbox import End
+from nbdtest.fakeserver.outgoing import Outgoing
+from nbdtest.fakeserver.rendering import Asked, Reply, render_option_reply
+from nbdtest.fakeserver.session import Phase
+from nbdtest.model import Disk
+from nbdtest.net.clock import Deadline, monotonic_s
+from nbdtest.net.stream import SocketStream
+from nbdtest.wire import Cmd, Errno, Message, Option, TransmissionFlag
+
+__all__ = ["Peer", "Prepared", "ReceivedOption", "ReceivedRequest", "Script", "Sendable"]
+
+PATIENCE_S = 30.0
+_AnyMessage = TypeVar("_AnyMessage", bound=Message)
+
+
+@dataclass(slots=True)
+class Script:
+    """A function that waits for a connection to play."""
+
+    function: Callable[[Peer], None]
+    used: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the function is called."""
+        return getattr(self.function, "__name__", repr(self.function))
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A reply, or a part of one, that `Peer.send` sends; it is read from the disk then."""
+
+    steps: Callable[[], Iterator[Outgoing | Action]]
+
+
+Sendable: TypeAlias = Prepared | Message | bytes | Action
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedRequest:
+    """A request that the script has to answer, or not."""
+
+    asked: Asked
+    _disk: Disk = field(repr=False)
+
+    @property
+    def type(self) -> Cmd:
+        """The command."""
+        return self.asked.type
+
+    @property
+    def cookie(self) -> int:
+        """What a reply has to echo."""
+        return self.asked.cookie
+
+    @property
+    def offset(self) -> int:
+        """Where it begins in the export."""
+        return self.asked.offset
+
+    @property
+    def length(self) -> int:
+        """The length of its effect."""
+        return self.asked.length
+
+    @property
+    def payload(self) -> bytes:
+        """The data of a WRITE."""
+        return bytes(self.asked.payload)
+
+    def ok(self) -> Prepared:
+        """The whole reply of success: the data of a READ, no data for anything else. Nothing is done to the disk."""
+        return self.reply(actions.Data() if self.type == Cmd.READ else actions.NoData())
+
+    def error(self, errno: Errno, *, at: int | None = None, message: str = "") -> Prepared:
+        """The whole reply of failure."""
+        return self.reply(actions.Error(errno, at=at, message=message))
+
+    def reply(self, *plan: Action) -> Prepared:
+        """A whole reply of these actions, framed as was negotiated; the last chunk gets DONE."""
+        return Prepared(lambda: Reply(plan, self.asked, self._disk).steps())
+
+    def chunks(self, *plan: Action) -> Prepared:
+        """A part of a reply: no chunk gets DONE unless it says so itself."""
+        return Prepared(lambda: Reply(plan, self.asked, self._disk, complete=False).steps())
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedOption:
+    """An option that the script has to answer, or not."""
+
+    option: Option
+    _correct: Callable[[], None] = field(repr=False)
+    _peer: Peer = field(repr=False)
+
+    def reply(self, *plan: Action) -> Prepared:
+        """These option replies. What the option would have changed stays as it is."""
+        export = self._peer.engine.settings.find("")
+        flags = TransmissionFlag.HAS_FLAGS
+        if export is not None:
+            flags = export.transmission_flags(structured=False, extended=False, contexts_selected=False)
+        return Prepared(lambda: (render_option_reply(each, self.option.option, export, flags) for each in plan))
+
+    def answer_correctly(self) -> None:
+        """Answer as the correct server does, with all that follows from it."""
+        self._correct()
+        self._peer.flush()
+
+
+class Peer:
+    """The server's end of one connection, in the hands of a script."""
+
+    def __init__(self, stream: SocketStream, engine: Engine, journal: Journal) -> None:
+        self.engine = engine
+        self.interrupted = False
+        self._stream = stream
+        self._journal = journal
+        self._patience = threading.Event()
+        self._requests: list[ReceivedRequest] = []
+        self._options: list[ReceivedOption] = []
+        self._started = False
+        engine.lied = True
+
+    @property
+    def number(self) -> int:
+        """The connection's number."""
+        return self.engine.connection
+
+    @property
+    def disk(self) -> Disk:
+        """The disk of the export that was negotiated, or of the first one."""
+        export = self.engine.session.export or self.engine.settings.exports[0]
+        disk: Disk = export.disk
+        return disk
+
+    # Reading with understanding.
+
+    def negotiate(self) -> None:
+        """Go through a correct handshake, up to the first request.
+
+        Raises:
+            Disconnected: the client left before.
+        """
+        self._start()
+        self.engine.on_option = None
+        while self.engine.session.phase is not Phase.TRANSMISSION:
+            self._exchange("the handshake")
+
+    def option(self) -> ReceivedOption:
+        """Wait for the client's next option, which the script answers; the greeting is sent if it has not been."""
+        self._start()
+        self.engine.on_option = self._note_option
+        while not self._options:
+            self._exchange("an option")
+        return self._options.pop(0)
+
+    def request(self) -> ReceivedRequest:
+        """Wait for the next request, which the script answers; the handshake is gone through if it has not been."""
+        return self.requests(1)[0]
+
+    def requests(self, count: int) -> list[ReceivedRequest]:
+        """Wait for so many requests without answering any."""
+        if self.engine.session.phase is not Phase.TRANSMISSION:
+            self.negotiate()
+        while len(self._requests) < count:
+            self._exchange(f"request {len(self._requests) + 1} of {count}")
+        taken, self._requests = self._requests[:count], self._requests[count:]
+        return taken
+
+    def serve(self) -> None:
+        """Serve correctly until the client leaves."""
+        self._start()
+        self.engine.on_option = None
+        self.engine.on_request = None
+        try:
+            while self.engine.end is None:
+                self._exchange("a message", patience_s=None)
+        except Disconnected:
+            self.engine.receive_end(monotonic_s())
+        self.flush()
+
+    # Raw bytes.
+
+    def receive(self, count: int) -> bytes:
+        """Wait for exactly so many bytes."""
+        early = self.engine.take_unread()
+        if len(early) >= count:
+            self.engine.put_back(early[count:])
+            return early[:count]
+        data = early + self._stream.receive_exact(count - len(early), Deadline(PATIENCE_S), what="bytes for a script")
+        self._journal.received(self.number, monotonic_s(), data, f"{count} bytes for the script")
+        return data
+
+    def receive_message(self, kind: type[_AnyMessage]) -> _AnyMessage:
+        """Wait for a message of fixed size."""
+        return kind.decode(self.receive(kind.wire_size()))
+
+    def wait_for_end(self) -> bytes:
+        """Wait until the client ends the connection; give what it sent before that."""
+        data = self.engine.take_unread()
+        try:
+            while True:
+                data += self._stream.receive_some(deadline=Deadline(PATIENCE_S))
+        except Disconnected:
+            return data
+
+    # Sending.
+
+    def send(self, *things: Sendable) -> None:
+        """Send prepared replies, messages, bytes; actions such as `drip()` or `cut(after=9)` take effect in turn."""
+        for thing in things:
+            match thing:
+                case Prepared(steps=steps):
+                    self.engine.play(steps())
+                case Message():
+                    self.engine.play(iter([Outgoing(message=thing)]))
+                case bytes():
+                    self.engine.play(iter([Outgoing(tail=(thing,))]))
+                case Action():
+                    self.engine.play(iter([thing]))
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what waits, and carry out a cut."""
+        while True:
+            pieces = self.engine.data_to_send(monotonic_s())
+            if pieces:
+                self._stream.send_all(*pieces, deadline=Deadline(PATIENCE_S))
+                continue
+            wait_s = self.engine.wake_at - monotonic_s()
+            if wait_s > PATIENCE_S:
+                break
+            self.pause(max(wait_s, 0))
+        if self.engine.end is not None:
+            self._stream.cut(rst=self.engine.end is End.RST)
+
+    def pause(self, seconds: float) -> None:
+        """Do nothing for a while; cut short when the server is stopped."""
+        if self._patience.wait(seconds):
+            raise Disconnected("the server is being stopped")
+
+    def cut(self, *, rst: bool = False) -> None:
+        """End the connection now."""
+        self._journal.event(self.number, monotonic_s(), f"cut(rst={rst})")
+        self._stream.cut(rst=rst)
+
+    def close(self) -> None:
+        """End the connection by FIN. Any number of times."""
+        self._stream.cut()
+
+    def interrupt(self) -> None:
+        """Make the script's thread give up. From any thread."""
+        self.interrupted = True
+        self._patience.set()
+        self._stream.interrupt()
+
+    def _start(self) -> None:
+        if not self._started:
+            self._started = True
+            self.engine.on_request = self._note_request
+            self.engine.start(monotonic_s())
+            self.flush()
+
+    def _exchange(self, what: str, patience_s: float | None = PATIENCE_S) -> None:
+        if self._stream.closed:
+            raise UsageError(f"the script waits for {what} after it has ended the connection")
+        data = self._stream.receive_some(deadline=Deadline(patience_s), what=what)
+        self.engine.receive(data, monotonic_s())
+        self.flush()
+        if self.engine.end is not None and self.engine.session.phase is Phase.CLOSED:
+            raise Disconnected(f"the session ended while {what} was expected")
+
+    def _note_request(self, asked: Asked) -> None:
+        self._requests.append(ReceivedRequest(asked, self.disk))
+
+    def _note_option(self, option: Option, correct: Callable[[], None]) -> None:
+        self._options.append(ReceivedOption(option, correct, self))

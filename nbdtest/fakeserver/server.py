@@ -1,0 +1,405 @@
+"""`FakeServer`: a whole server in this process, for tests. It puts engines, loops, lanes and scripts together.
+
+    with FakeServer(size=1 << 20) as server:
+        server.on(Cmd.READ, nth=2).reply(error(Errno.EIO, message="bad sector"))
+        ... a client connects to server.uri ...
+
+Leaving the `with` verifies: rules that never acted, exceptions in scripts, violations of clients and threads that do
+not end make it raise `VerificationFailed`, with the journal in its text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+from nbdtest.errors import NBDTestError, TransportError, UsageError
+from nbdtest.fakeserver.connection import Connection
+from nbdtest.fakeserver.engine import Engine
+from nbdtest.fakeserver.export import Export, Settings
+from nbdtest.fakeserver.journal import Journal
+from nbdtest.fakeserver.lane import BUFFER, open_lane
+from nbdtest.fakeserver.loop import Loop
+from nbdtest.fakeserver.quirks import Quirks
+from nbdtest.fakeserver.rules import Rule, RuleBook, SendRule, Trigger, Where
+from nbdtest.fakeserver.script import Peer, Script
+from nbdtest.model import CustomDisk, Disk
+from nbdtest.net.addresses import Address, TCPAddress, UnixAddress
+from nbdtest.net.clock import monotonic_s
+from nbdtest.net.scratch import ScratchDirectory
+from nbdtest.net.sockets import Listener, listen
+from nbdtest.net.stream import Arrival, SocketStream
+from nbdtest.net.tls import TLSContext
+from nbdtest.wire import Message
+
+__all__ = ["FakeServer", "VerificationFailed"]
+
+LANE_AFTER = 32
+"""So many requests make a connection worth a thread of its own."""
+LAST_RECORDS = 60
+
+
+class VerificationFailed(NBDTestError, AssertionError):
+    """Something about the session was not as the test promised."""
+
+
+class FakeServer:
+    """An NBD server that is correct by default, and wrong exactly where rules, scripts or quirks say so."""
+
+    def __init__(
+        self,
+        *exports: Export,
+        size: int | None = None,
+        disk: Any = None,
+        tolerate: Iterable[str] = (),
+        tls: TLSContext | None = None,
+        journal: Journal | None = None,
+        **settings: Any,
+    ) -> None:
+        """Set up, serve nothing yet.
+
+        Args:
+            exports: what is served; without any, one export named "" with `size` bytes of memory or with `disk`.
+            tolerate: requirement ids (or "*") whose violation by a client does not fail the verification.
+            tls: what STARTTLS needs; the setting `tls_mode` says when it is offered.
+            settings: fields of `Settings`.
+        """
+        if exports and (size is not None or disk is not None):
+            raise UsageError("size= and disk= are for the default export: give each Export its own")
+        self.settings = Settings(exports=exports or (Export(size=size, disk=disk),), **settings)
+        self.journal = journal or Journal(began=monotonic_s())
+        self.rules = RuleBook()
+        self.tolerated = set(tolerate)
+        self._tls = tls
+        self._loop: Loop | None = None
+        self._own_loops: list[Loop] = []
+        self._lanes: dict[threading.Thread, Connection] = {}
+        self._abandoned: set[Connection] = set()
+        """Connections whose end is our doing."""
+        self._scripts: list[Script] = []
+        self._running: list[tuple[threading.Thread, Peer]] = []
+        self._released: set[str] = set()
+        self._lock = threading.Lock()
+        self._count = 0
+        self._scratch: ScratchDirectory | None = None
+        self._unix: Listener | None = None
+        self._tcp: Listener | None = None
+        self._stuck: list[str] = []
+
+    # What it serves, and where.
+
+    @property
+    def disk(self) -> Disk:
+        """The disk of the first export."""
+        disk: Disk = self.settings.exports[0].disk
+        return disk
+
+    @property
+    def uri(self) -> str:
+        """The URI of the default export on a Unix socket, which listens from now on."""
+        return self.uri_of("")
+
+    def uri_of(self, export: str) -> str:
+        """The URI of an export on the Unix socket."""
+        return f"nbd+unix:///{quote(export, safe='')}?socket={quote(self.path)}"
+
+    @property
+    def path(self) -> str:
+        """The path of the Unix socket, which listens from now on."""
+        with self._lock:
+            if self._unix is None:
+                self._scratch = ScratchDirectory()
+                self._unix = listen(UnixAddress(self._scratch.file("nbd.sock")))
+                self._begin().listen(self._unix)
+            address = self._unix.address
+        assert isinstance(address, UnixAddress)
+        return address.path
+
+    @property
+    def port(self) -> int:
+        """The TCP port on 127.0.0.1, which listens from now on."""
+        with self._lock:
+            if self._tcp is None:
+                self._tcp = listen(TCPAddress("127.0.0.1", 0))
+                self._begin().listen(self._tcp)
+            address = self._tcp.address
+        assert isinstance(address, TCPAddress)
+        return address.port
+
+    @property
+    def tcp_uri(self) -> str:
+        """The URI of the default export on TCP."""
+        return f"nbd://127.0.0.1:{self.port}/"
+
+    def listen(self, where: Address | Listener) -> Address:
+        """Listen at an address, or on a listener that exists already; give the address with the real port."""
+        listener = where if isinstance(where, Listener) else listen(where)
+        with self._lock:
+            self._begin().listen(listener)
+        return listener.address
+
+    def connect(self) -> socket.socket:
+        """Make a connected socket, without any listener."""
+        ours, theirs = socket.socketpair()
+        self.serve(SocketStream(ours, timeout_s=None))
+        return theirs
+
+    def serve(self, stream: SocketStream) -> Connection | None:
+        """Serve a connection that exists already; None if a script takes it."""
+        with self._lock:
+            loop = self._begin()
+        connection = self._accepted(stream)
+        if connection is not None:
+            loop.adopt(connection, begin=True)
+        return connection
+
+    # What it does wrong.
+
+    def on(
+        self,
+        trigger: Trigger,
+        *,
+        nth: int | None = None,
+        where: Where = None,
+        times: int | None = None,
+        connection: int | None = None,
+        per_connection: bool = False,
+    ) -> Rule:
+        """Begin a rule; see `RuleBook.on`."""
+        return self.rules.on(
+            trigger, nth=nth, where=where, times=times, connection=connection, per_connection=per_connection
+        )
+
+    def on_send(
+        self,
+        kind: type[Message],
+        *,
+        nth: int | None = None,
+        where: Where = None,
+        times: int | None = None,
+        connection: int | None = None,
+        per_connection: bool = False,
+    ) -> SendRule:
+        """Begin a rule for outgoing messages; see `RuleBook.on_send`."""
+        return self.rules.on_send(
+            kind, nth=nth, where=where, times=times, connection=connection, per_connection=per_connection
+        )
+
+    def configure(self, **changes: Any) -> None:
+        """Change settings, for connections from now on; `quirks` may be a set of names.
+
+        Raises:
+            UsageError: there is no such setting or quirk.
+        """
+        try:
+            quirks = changes.get("quirks")
+            if quirks is not None and not isinstance(quirks, Quirks):
+                changes["quirks"] = Quirks(**dict.fromkeys(quirks, True))
+            self.settings = dataclasses.replace(self.settings, **changes)
+        except TypeError as error:
+            raise UsageError(str(error)) from error
+
+    def change_exports(self, **changes: Any) -> None:
+        """Change fields of all exports, for connections from now on; the disks stay unless they are changed."""
+        changed = tuple(dataclasses.replace(e, **{"size": None, **changes}) for e in self.settings.exports)
+        self.configure(exports=changed)
+
+    def script(self, function: Callable[[Peer], None]) -> Callable[[Peer], None]:
+        """Let `function(peer)` play the next connection that has no script yet. A decorator."""
+        self._scripts.append(Script(function))
+        return function
+
+    def release(self, name: str) -> None:
+        """Let go what rules hold under `name`, now and later."""
+        with self._lock:
+            self._released.add(name)
+            loops = [self._begin(), *self._own_loops]
+        for loop in loops:
+            loop.release(name)
+
+    def tolerate(self, *requirements: str) -> None:
+        """Let clients break these rules of the specification; "*" for all."""
+        self.tolerated.update(requirements)
+
+    # Its life.
+
+    def start(self) -> Self:
+        """Begin to serve."""
+        with self._lock:
+            self._begin()
+        return self
+
+    def stop(self) -> None:
+        """End every connection and thread. Any number of times."""
+        with self._lock:
+            loop, self._loop = self._loop, None
+            own, self._own_loops = self._own_loops, []
+            running, self._running = self._running, []
+        for thread, peer in running:
+            peer.interrupt()
+            self._join(thread, "script")
+        for each in [loop, *own]:
+            if each is not None and not each.stop():
+                self._stuck.append("the serving thread does not end")
+        for thread, connection in list(self._lanes.items()):
+            self._end_lane(thread, connection)
+        if self._scratch is not None:
+            self._scratch.remove()
+            self._scratch = None
+        self._unix = self._tcp = None
+
+    def verify(self) -> None:
+        """Raise what the test has to know. Best after `stop`, when all is said.
+
+        Raises:
+            VerificationFailed: the message lists everything, and ends with the journal.
+        """
+        complaints = self.complaints()
+        if complaints:
+            told = "\n".join(f"- {line}" for line in complaints)
+            raise VerificationFailed(f"the fake server was not used as promised:\n{told}\n{self.story()}")
+
+    def complaints(self) -> list[str]:
+        """What `verify` would raise, one text each."""
+        found = [f"this rule never acted: {rule!r}" for rule in self.rules.unused()]
+        found += [f"no connection came for the script {each.name}" for each in self._scripts if not each.used]
+        found += self.journal.problems
+        found += self._stuck
+        if "*" not in self.tolerated:
+            found += [
+                f"the client broke {noted}"
+                for noted in self.journal.binding_violations
+                if noted.violation.requirement not in self.tolerated
+            ]
+        return found
+
+    def story(self) -> str:
+        """The last part of the journal, and what was expected next."""
+        waiting = self.rules.unused()
+        expected = f"\nstill expected: {', '.join(map(repr, waiting))}" if waiting else ""
+        return f"what happened:\n{self.journal.format(last=LAST_RECORDS)}{expected}"
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        if value is None:
+            self.verify()
+        else:
+            value.add_note("\n".join([self.story(), *(f"fake server: {line}" for line in self.complaints())]))
+
+    # Inside.
+
+    def _begin(self) -> Loop:
+        if self._loop is None:
+            self._loop = Loop(accepted=self._accepted, settled=self._moves_away)
+            self._loop.start()
+        return self._loop
+
+    def _accepted(self, stream: SocketStream) -> Connection | None:
+        """Give a new stream to the next script, or make a connection of it. In any loop's thread, or a test's."""
+        with self._lock:
+            self._count += 1
+            engine = Engine(self.settings, self.rules, self.journal, connection=self._count)
+            engine.released |= self._released
+            script = next((each for each in self._scripts if not each.used), None)
+            if script is not None:
+                script.used = True
+                peer = Peer(stream, engine, self.journal)
+                thread = threading.Thread(
+                    target=self._play, args=(script, peer), name=f"nbdtest-script-{script.name}", daemon=True
+                )
+                self._running.append((thread, peer))
+                thread.start()
+                return None
+        return Connection(stream, engine, self.journal, tls=self._tls, released=self._hand_on)
+
+    def _play(self, script: Script, peer: Peer) -> None:
+        try:
+            script.function(peer)
+        except Exception as error:  # noqa: BLE001 - the edge of a thread: verify() raises it again
+            if not peer.interrupted:
+                self.journal.problem(peer.number, monotonic_s(), error, f"script {script.name}")
+        finally:
+            peer.close()
+
+    def _hand_on(self, name: str, by: Connection) -> None:
+        with self._lock:
+            self._released.add(name)
+            loops = [each for each in [self._loop, *self._own_loops] if each is not None]
+        for loop in loops:
+            loop.release(name)
+
+    def _moves_away(self, connection: Connection) -> bool:
+        """Take a connection out of the common loop if it would hold up the others there, or deserves a fast lane."""
+        engine = connection.engine
+        export = engine.session.export
+        if export is None or connection.tls_pipe is not None or connection.wants_write:
+            return False
+        if isinstance(export.disk, CustomDisk):
+            loop = Loop(name="nbdtest-fakeserver-disk", ends_when_empty=True)
+            with self._lock:
+                if self._loop is None:
+                    return False
+                self._own_loops = [each for each in self._own_loops if each.running] + [loop]
+            loop.start()
+            loop.adopt(connection, begin=False)
+            return True
+        if engine.session.requests < LANE_AFTER or open_lane(engine, self.journal) is None:
+            return False
+        thread = threading.Thread(
+            target=self._drive_lane, args=(connection,), name="nbdtest-fakeserver-lane", daemon=True
+        )
+        self._lanes[thread] = connection
+        thread.start()
+        return True
+
+    def _drive_lane(self, connection: Connection) -> None:
+        """Serve plain requests until something comes that waits, and then go back to the loop."""
+        buffer = memoryview(bytearray(BUFFER))
+        try:
+            while not connection.closed:
+                lane = open_lane(connection.engine, self.journal)
+                if lane is None:
+                    break
+                rest = lane.serve(connection.stream.raw_socket, buffer)
+                if rest is not None:
+                    connection.take_in(rest)
+                elif connection in self._abandoned:
+                    connection.close()
+                else:
+                    connection.end()
+        except (OSError, TransportError):
+            connection.end(gone=True)
+        finally:
+            self._lanes.pop(threading.current_thread(), None)
+            loop = self._loop
+            if not connection.closed:
+                if loop is not None:
+                    loop.adopt(connection, begin=False)
+                else:
+                    connection.close()
+
+    def _end_lane(self, thread: threading.Thread, connection: Connection) -> None:
+        """Let the lane take in what its client has sent already, then end it."""
+        try:
+            while thread.is_alive() and connection.stream.arrival(0) is not Arrival.NOTHING:
+                thread.join(0.001)
+        except TransportError:
+            pass  # the lane has closed the connection
+        self._abandoned.add(connection)
+        connection.stream.interrupt()
+        self._join(thread, "fast lane")
+
+    def _join(self, thread: threading.Thread, what: str) -> None:
+        thread.join(5.0)
+        if thread.is_alive():
+            self._stuck.append(f"the {what} thread {thread.name} does not end")
