@@ -78,9 +78,9 @@ class Number(enum.IntEnum):
 class Flags(enum.IntFlag, boundary=enum.KEEP):
     """A bit set; bits without a name are kept and printed in hexadecimal."""
 
-    def __invert__(self) -> Self:
-        # The inherited one forgets bits without a name, so that `seen & ~allowed` would let them all pass.
-        return type(self)(~int(self) & 0xFFFF_FFFF)
+    def beyond(self, allowed: int) -> Self:
+        """Return the bits that are not in `allowed`, those without a name too, which `& ~allowed` would forget."""
+        return type(self)(int(self) & ~int(allowed))
 
     def names(self) -> list[str]:
         """Name the set bits from the lowest, unnamed ones as one hexadecimal number at the end."""

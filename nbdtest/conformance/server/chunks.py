@@ -80,7 +80,7 @@ def nothing_unasked(t: ServerTarget) -> None:
 def flags_assigned(t: ServerTarget) -> None:
     """A chunk has no flag but DONE."""
     for chunk in t.gallery.chunks():
-        expect(not chunk.flags & ~ReplyFlag.DONE, f"{chunk.type} with flags {chunk.flags}", "DONE at most")
+        expect(not chunk.flags.beyond(ReplyFlag.DONE), f"{chunk.type} with flags {chunk.flags}", "DONE at most")
 
 
 @check("chunk.type-assigned", proves=["RPL-037", "RPL-071", "RPL-091"], needs=STRUCTURED, legal=True)
