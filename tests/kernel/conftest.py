@@ -124,6 +124,13 @@ def _report(item: pytest.Item, outcome: Any, longrepr: Any) -> pytest.TestReport
     )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.kernel)
+
+
 def _is_guest(item: pytest.Item) -> bool:
     return GUEST_TESTS in item.path.parents
 

@@ -10,11 +10,11 @@ import threading
 from collections.abc import Iterable
 from contextlib import suppress
 
-from nbdtest.client.kernel.failures import DeviceBusy, DeviceError, StillInUse
+from nbdtest.client.kernel.failures import DeviceBusy, DeviceError
 from nbdtest.client.kernel.ioctl import NBDIoctl
 from nbdtest.client.kernel.netlink import Parameters
+from nbdtest.client.kernel.release import wait_until_free
 from nbdtest.client.kernel.sysfs import Sysfs, device_path
-from nbdtest.net.clock import Deadline
 
 __all__ = ["IoctlAttachment"]
 
@@ -100,12 +100,7 @@ class IoctlAttachment:
         self._ended.wait()
         self._thread.join()
         self._node.close()
-        deadline = Deadline(timeout_s)
-        while self._sysfs.pid(self.index) is not None:
-            if deadline.expired:
-                users = "; ".join(self._sysfs.users(self.index)) or "by whom cannot be seen from here"
-                raise StillInUse(f"{device_path(self.index)} is disconnected, but still in use: {users}")
-            threading.Event().wait(POLL_S)
+        wait_until_free(self.index, self._sysfs, timeout_s, lambda: self._sysfs.pid(self.index) is not None)
         if self._failure is not None:
             raise self._failure
 

@@ -256,10 +256,15 @@ class LinkEvents:
     def fileno(self) -> int:
         return self._channel.fileno()
 
-    def wait(self, timeout_s: float | None = 0) -> list[int]:
-        """Return the index of a device for each connection that it lost, waiting for the first until the timeout."""
+    def wait(self, timeout_s: float | None = 0, *, also: int | None = None) -> list[int]:
+        """Return the index of a device for each connection that it lost, waiting for the first until the timeout.
+
+        `also` is a descriptor that ends the wait as well when it becomes readable.
+        """
         poller = select.poll()
         poller.register(self._channel.fileno(), select.POLLIN)
+        if also is not None:
+            poller.register(also, select.POLLIN)
         poller.poll(Deadline(timeout_s).remaining_ms())
         indexes = []
         with suppress(BlockingIOError):

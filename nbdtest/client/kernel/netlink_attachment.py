@@ -6,14 +6,14 @@ behaves like a fresh one.
 
 from __future__ import annotations
 
-import select
 from contextlib import suppress
 from dataclasses import replace
 
 from nbdtest.client.kernel.connections import duplicate
-from nbdtest.client.kernel.failures import DeviceBusy, DeviceError, StillInUse
+from nbdtest.client.kernel.failures import DeviceBusy, DeviceError
 from nbdtest.client.kernel.netlink import ConfigFlag, LinkEvents, NBDNetlink, Parameters
-from nbdtest.client.kernel.sysfs import Sysfs, device_path
+from nbdtest.client.kernel.release import wait_until_free
+from nbdtest.client.kernel.sysfs import Sysfs
 from nbdtest.net.clock import Deadline
 from nbdtest.net.sockets import stream_pair
 from nbdtest.wire.numbers import TransmissionFlag
@@ -21,7 +21,7 @@ from nbdtest.wire.numbers import TransmissionFlag
 __all__ = ["NetlinkAttachment", "renew"]
 
 TICK_S = 0.1  # how late an ended device is noticed that nobody told us of
-POLL_S = 0.005
+RENEW_S = 2.0
 
 STICKY = {
     TransmissionFlag.SEND_WRITE_ZEROES: "write_zeroes_max_bytes",
@@ -116,15 +116,10 @@ class NetlinkAttachment:
         Raises:
             StillInUse: somebody keeps it open.
         """
-        deadline = Deadline(timeout_s)
         try:
             if self.attached:
                 self._netlink.disconnect(self.index)
-            while self.attached:
-                if deadline.expired:
-                    users = "; ".join(self._sysfs.users(self.index)) or "by whom cannot be seen from here"
-                    raise StillInUse(f"{device_path(self.index)} is disconnected, but still in use: {users}")
-                _pause()
+            wait_until_free(self.index, self._sysfs, timeout_s, lambda: self.attached)
         finally:
             self._events.close()
             self._netlink.close()
@@ -148,7 +143,7 @@ def renew(netlink: NBDNetlink, index: int, sysfs: Sysfs) -> None:
     A connection that is to be destroyed on disconnect does it, on which nothing is ever sent but that disconnect.
 
     Raises:
-        DeviceBusy: it is in use.
+        DeviceError: it is in use.
     """
     ours, theirs = stream_pair()
     with ours, theirs, duplicate(ours) as connection:
@@ -156,11 +151,7 @@ def renew(netlink: NBDNetlink, index: int, sysfs: Sysfs) -> None:
             Parameters(size=SECTOR, sockets=[connection.fileno()], config_flags=ConfigFlag.DESTROY_ON_DISCONNECT), index
         )
         netlink.disconnect(index)
-    deadline = Deadline(2.0)
-    while index in sysfs.indexes():
-        if deadline.expired:
-            raise DeviceBusy(f"{device_path(index)} is held open: {'; '.join(sysfs.users(index))}")
-        _pause()
+    wait_until_free(index, sysfs, RENEW_S, lambda: index in sysfs.indexes())
 
 
 def _connect(netlink: NBDNetlink, parameters: Parameters, index: int | None, sysfs: Sysfs) -> int:
@@ -180,7 +171,3 @@ def _stale(index: int, parameters: Parameters, sysfs: Sysfs) -> bool:
     return sysfs.pid(index) is None and any(
         flag not in flags and sysfs.limit(index, name) for flag, name in STICKY.items()
     )
-
-
-def _pause() -> None:
-    select.select([], [], [], POLL_S)

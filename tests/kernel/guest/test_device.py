@@ -21,6 +21,7 @@ from nbdtest.errors import UsageError
 from nbdtest.wire.numbers import Cmd, CmdFlag, TransmissionFlag
 from tests.kernel.guest.device_io import Worker
 from tests.kernel.guest.transmission import ALL_FLAGS, TransmissionServer
+from tests.kernel.waiting import until
 
 MIB = 1 << 20
 
@@ -193,7 +194,7 @@ def test_run_returns_when_somebody_disconnects(
     running.start()
     io_node = device.device
     assert io_node is not None
-    _until_attached(device)
+    until(lambda: device.attached, "the device is attached")
     netlink.disconnect(int(io_node[len("/dev/nbd") :]))
     running.join(10)
     assert not running.is_alive()
@@ -204,7 +205,7 @@ def test_run_returns_when_somebody_disconnects(
 def test_run_returns_when_the_server_closes(device: NBDDevice, server: TransmissionServer) -> None:
     running = threading.Thread(target=device.run)
     running.start()
-    _until_attached(device)
+    until(lambda: device.attached, "the device is attached")
     server.close()
     running.join(10)
     assert not running.is_alive()
@@ -290,18 +291,4 @@ def test_a_forgotten_device_is_detached_with_its_object(
         del device
         gc.collect()
     index = int(node[len("/dev/nbd") :])
-    deadline = threading.Event()
-    for _ in range(1000):
-        if Sysfs().pid(index) is None:
-            break
-        deadline.wait(0.005)
-    assert Sysfs().pid(index) is None
-
-
-def _until_attached(device: NBDDevice) -> None:
-    pause = threading.Event()
-    for _ in range(2000):
-        if device.attached:
-            return
-        pause.wait(0.005)
-    pytest.fail("the device was not attached in 10 s")
+    until(lambda: Sysfs().pid(index) is None, "the device is free")

@@ -23,6 +23,7 @@ def main() -> int:
         "--writable", type=Path, action="append", default=[], help="a directory that the command may write"
     )
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds until the guest is killed")
+    parser.add_argument("--modules", default=",".join(guest.MODULES), metavar="NAME,...", help="kernel modules to load")
     parser.add_argument("--memory", default="512M")
     parser.add_argument("-v", "--verbose", action="store_true", help="show the kernel's messages and times")
     parser.add_argument("command", nargs="+")
@@ -32,6 +33,7 @@ def main() -> int:
             package.find(wanted.root),
             wanted.command,
             writable=wanted.writable,
+            modules=[name for name in wanted.modules.split(",") if name],
             memory=wanted.memory,
             timeout_s=wanted.timeout,
             verbose=wanted.verbose,

@@ -10,15 +10,18 @@ import contextlib
 import ctypes
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from nbdtest.net.clock import Deadline, monotonic_s
+from nbdtest.net.guardian import guardian
+from nbdtest.net.stream import wait_for
 from tests.kernel.uml.package import CannotRun, Kernel
 
 TIMED_OUT = 124
@@ -28,7 +31,6 @@ MODULES = ("nbd", "vsock_loopback")
 SHADOWED = ("/tmp", "/run", "/var/tmp", "/dev/shm")
 """Where the guest has a file system of its own, so that what the command needs of the host's there is mounted again."""
 
-PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -45,7 +47,7 @@ def run(
 ) -> int:
     """Run `command` in a fresh guest, in this working directory and environment, with its output on our stdout.
 
-    The calling process becomes the parent of whatever the kernel leaves behind, and waits for all its children.
+    The calling process becomes the one that inherits orphans of its descendants (a subreaper).
 
     Returns:
         The command's exit status (128 + number after a signal), TIMED_OUT, or NO_STATUS when the guest died.
@@ -54,6 +56,7 @@ def run(
         CannotRun: the kernel did not come up on this machine.
     """
     with tempfile.TemporaryDirectory(prefix="uml.") as name:
+        guardian().add_directory(name)
         job = Path(name)
         description = {
             "command": list(command),
@@ -69,11 +72,14 @@ def run(
             "verbose": verbose,
         }
         (job / "job.json").write_text(json.dumps(description))
-        return _boot(kernel, job, memory, timeout_s, verbose)
+        try:
+            return _boot(kernel, job, memory, timeout_s, verbose)
+        finally:
+            guardian().drop_directory(name)
 
 
 def _boot(kernel: Kernel, job: Path, memory: str, timeout_s: float, verbose: bool) -> int:
-    began = time.monotonic()
+    began = monotonic_s()
     arguments = [
         str(kernel.executable),
         *(f"mem={memory}", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro"),
@@ -85,35 +91,35 @@ def _boot(kernel: Kernel, job: Path, memory: str, timeout_s: float, verbose: boo
         *(f"GUEST_JOB={job}", f"init={os.path.realpath(sys.executable)}"),
         *("--", "-I", str(Path(__file__).with_name("init.py").resolve())),
     ]
-    libc = ctypes.CDLL(None)
-    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    chatter = job / "chatter"
-    with chatter.open("wb") as errors:
+    # What the kernel leaves behind when it is killed becomes our child, and is waited for below.
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    with (job / "chatter").open("wb") as chatter:
         process = subprocess.Popen(
             arguments,
             stdin=subprocess.DEVNULL,
-            stderr=None if verbose else errors,
+            stderr=None if verbose else chatter,
             start_new_session=True,
             cwd=kernel.directory,
             env={**os.environ, **kernel.environment, "TMPDIR": _memory_directory()},
-            preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0),  # no thread yet
         )
+    guardian().add_group(process.pid)  # which kills it when we are killed
+    ended = os.pidfd_open(process.pid)
     try:
-        process.wait(timeout_s)
-    except subprocess.TimeoutExpired:
-        if (job / "up").exists():
-            return TIMED_OUT
+        in_time = wait_for(ended, select.POLLIN, Deadline(timeout_s))
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        os.close(ended)
+        os.killpg(process.pid, signal.SIGKILL)
+        guardian().drop_group(process.pid)
         process.wait()
         with contextlib.suppress(ChildProcessError):
-            while True:  # traced processes of the guest come to us when the kernel is gone
-                os.waitpid(-1, 0)
+            while True:
+                os.waitpid(-process.pid, 0)
     if verbose:
-        print(f"guest: {time.monotonic() - began:.2f} s, {_text(job / 'times')}", file=sys.stderr)
+        print(f"guest: {monotonic_s() - began:.2f} s, {_text(job / 'times')}", file=sys.stderr)
     if not (job / "up").exists():
         raise CannotRun(f"{kernel.executable} did not boot: {_last_words(job)}")
+    if not in_time:
+        return TIMED_OUT
     with contextlib.suppress(OSError, ValueError):
         return int((job / "status").read_text())
     return NO_STATUS
