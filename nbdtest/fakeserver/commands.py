@@ -96,7 +96,7 @@ class Commands:
         for flag, needed in _FLAG_NEEDS.items():
             if needed not in self._flags:
                 allowed &= ~flag
-        wrong = asked.flags & ~allowed
+        wrong = asked.flags.beyond(allowed)
         return f"{asked.type} does not take the flags {wrong} here" if wrong else ""
 
     def _range_problem(self, asked: Asked) -> Action | None:

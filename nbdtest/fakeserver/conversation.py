@@ -125,7 +125,7 @@ class Conversation:
         session.no_zeroes = HandshakeFlag.NO_ZEROES in session.offered and ClientFlag.NO_ZEROES in message.flags
         plan = engine.rule_plan(Moment.CLIENT_FLAGS, message, tuple)
         engine.awaited = engine.play(iter(plan))
-        if message.flags & ~offered and not engine.settings.quirks.ignores_client_flags:  # HS-012, HS-037
+        if message.flags.beyond(offered) and not engine.settings.quirks.ignores_client_flags:  # HS-012, HS-037
             session.phase = Phase.CLOSED
 
     def _option(self) -> Talk:

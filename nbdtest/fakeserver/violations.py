@@ -62,7 +62,7 @@ def of_client_flags(flags: ClientFlag, *, offered: ClientFlag) -> Iterator[Viola
     """Judge the client's flags; `offered` are those that answer the greeting's."""
     if ClientFlag.NO_ZEROES in flags and ClientFlag.NO_ZEROES not in offered:
         yield Violation("HS-035", "C_NO_ZEROES was sent although NO_ZEROES was not offered")
-    if others := flags & ~(offered | ClientFlag.NO_ZEROES):
+    if others := flags.beyond(offered | ClientFlag.NO_ZEROES):
         yield Violation("HS-036", f"client flags {others} were sent although nothing like them was offered")
     if ClientFlag.FIXED_NEWSTYLE in offered and ClientFlag.FIXED_NEWSTYLE not in flags:
         yield Violation("HS-021", "C_FIXED_NEWSTYLE was not sent in answer to FIXED_NEWSTYLE", binding=False)
@@ -155,7 +155,7 @@ def of_request(
 
 
 def _of_flags(command: Cmd, flags: CmdFlag, offered: TransmissionFlag, extended: bool) -> Iterator[Violation]:
-    if unknown := flags & ~_KNOWN_FLAGS:
+    if unknown := flags.beyond(_KNOWN_FLAGS):
         yield Violation("FLAG-041", f"{command} was sent with unknown flags {unknown}")
     for flag, (needed, requirement) in _OFFERED_BY.items():
         if flag in flags and needed not in offered:
