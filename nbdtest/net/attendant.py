@@ -63,6 +63,11 @@ class Attendant:
         os.eventfd_write(self._wake, 1)
         return job.result()
 
+    def post(self, function: Callable[[], None]) -> None:
+        """Have `function` run without waiting for it; it must not raise. A finalizer may do this, in any thread."""
+        self._jobs.put(_Job(function))
+        os.eventfd_write(self._wake, 1)
+
     def watch(self, descriptor: int, callback: Callable[[], None]) -> None:
         """Call `callback` in the attendant's thread whenever `descriptor` is readable or ended. Only in that thread."""
         self._epoll.register(descriptor, select.EPOLLIN)
@@ -112,6 +117,8 @@ _fork_is_watched = False
 def attendant() -> Attendant:
     """The attendant of this process, started at the first call."""
     global _current, _fork_is_watched
+    if (current := _current) is not None:  # without the lock, which a finalizer could find held by its own thread
+        return current
     with _lock:
         if _current is None:
             if not _fork_is_watched:

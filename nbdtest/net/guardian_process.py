@@ -17,38 +17,56 @@ ROUNDS = 20  # a process that was forked while we looked is found in the next ro
 PAUSE_S = 0.05
 
 
-def start_time(pid: int) -> str:
-    """When the process started, in clock ticks since boot; "" when there is none. With the pid it is a unique name."""
+def stat_fields(pid: int) -> list[bytes]:
+    """What follows the name in /proc/PID/stat: state, parent, process group, ...; empty when there is no process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[19].decode()
-    except (OSError, IndexError):
-        return ""
+            return file.read().rpartition(b")")[2].split()
+    except OSError:
+        return []
+
+
+def start_time(pid: int) -> str:
+    """When the process started, in clock ticks since boot; "" when there is none. With the pid it is a unique name."""
+    fields = stat_fields(pid)
+    return fields[19].decode() if fields else ""
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process exists and has not ended, as a zombie has."""
+    return stat_fields(pid)[:1] not in ([], [b"Z"], [b"X"])
+
+
+def processes() -> list[int]:
+    """Every process of the machine but this one."""
+    own = os.getpid()
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and int(entry) != own]
+
+
+def in_group(group: int) -> list[int]:
+    """The running processes of a process group."""
+    wanted = str(group).encode()
+    return [pid for pid in processes() if stat_fields(pid)[2:3] == [wanted] and is_running(pid)]
 
 
 def marked(mark: bytes) -> list[int]:
     """The processes of this user that have `mark` in their environment, wherever they went (session, group, parent)."""
     found = []
-    own = os.getpid()
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit() or int(entry) == own:
-            continue
+    for pid in processes():
         try:
-            with open(f"/proc/{entry}/environ", "rb") as file:
+            with open(f"/proc/{pid}/environ", "rb") as file:
                 if mark in file.read():
-                    found.append(int(entry))
+                    found.append(pid)
         except OSError:
             continue  # gone, or of another user
     return found
 
 
-def kill_marked(mark: bytes) -> bool:
-    """Kill the processes that carry `mark`; whether there was one."""
-    found = marked(mark)
-    for pid in found:
+def kill(pids: list[int]) -> None:
+    """Kill processes that may have ended meanwhile."""
+    for pid in pids:
         with suppress(OSError):
             os.kill(pid, signal.SIGKILL)
-    return bool(found)
 
 
 def read_records() -> tuple[dict[int, str], set[str]]:
@@ -84,8 +102,10 @@ def main(mark: str) -> None:
             with suppress(OSError):
                 os.killpg(group, signal.SIGKILL)
     for _ in range(ROUNDS):
-        if not kill_marked(os.fsencode(mark)):
+        found = marked(os.fsencode(mark))
+        if not found:
             break
+        kill(found)
         time.sleep(PAUSE_S)
     if directories:
         import shutil
