@@ -78,11 +78,16 @@ def _requirements() -> list[dict[str, Any]]:
 
 
 def _mutants() -> list[dict[str, Any]]:
-    from nbdtest.fakeserver import mutants
+    from nbdtest.fakeserver.mutants import MUTANTS
 
     return [
-        {"name": name, "checks": sorted(mutant.checks), "description": mutant.description}
-        for name, mutant in sorted(mutants.MUTANTS.items())
+        {
+            "name": name,
+            "checks": sorted(mutant.checks),
+            "breaks": sorted(mutant.breaks),
+            "description": mutant.description,
+        }
+        for name, mutant in sorted(MUTANTS.items())
     ]
 
 

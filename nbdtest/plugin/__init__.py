@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from nbdtest.client import NBD
+    from nbdtest.fakeserver import FakeServer
     from nbdtest.fixtures.pki import PKIMaterial, PSKMaterial
     from nbdtest.fixtures.server import Server, ServerFactory
     from nbdtest.plugin.suite import Suite
@@ -24,6 +27,7 @@ SUITE = "nbdtest-suite"
 """The name under which the part that runs the suite is registered."""
 
 SUITE_PACKAGE = "nbdtest.conformance"
+HAS_FAILED = pytest.StashKey[bool]()
 SUITE_NODE = "nbd"
 
 
@@ -129,6 +133,33 @@ def nbd(nbd_server: Server) -> Iterator[NBD]:
     handle = nbd_server.connect()
     yield handle
     handle.close()
+
+
+@pytest.fixture
+def fake_nbd_server(request: pytest.FixtureRequest) -> Iterator[FakeServer]:
+    """A server in this process, of 1 MiB, that answers correctly until the test says otherwise: `uri`, `on()`.
+
+    After the test it verifies: a rule that never acted, an exception in a script or a client that broke the protocol is
+    an error. When the test has failed, it shows what happened instead.
+    """
+    from nbdtest.fakeserver import FakeServer
+
+    server = FakeServer(size=1 << 20).start()
+    yield server
+    server.stop()
+    if not request.node.stash.get(HAS_FAILED, False):
+        server.verify()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failed test what its fake server saw."""
+    report = yield
+    server: FakeServer | None = getattr(item, "funcargs", {}).get("fake_nbd_server")
+    if server is not None and report.when == "call" and report.failed:
+        item.stash[HAS_FAILED] = True
+        report.sections.append(("fake NBD server", server.story()))
+    return report
 
 
 @pytest.fixture
