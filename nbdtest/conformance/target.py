@@ -246,8 +246,8 @@ class Openings:
         peer.slowly = slowly
         try:
             nego = self._negotiate(peer, flags)
-            if not clear and Capability.FORCED_TLS in self._known():
-                self.protect(nego)
+            if not clear:
+                self._protect_if_insisted_on(nego)
             if structured and not nego.option(Opt.STRUCTURED_REPLY).is_ack:
                 raise NotApplicable(Capability.STRUCTURED.value)
             peer.preparing = False
@@ -339,6 +339,11 @@ class Openings:
         known = told or (facts.block_size if facts else None)
         return max(512, known.minimum) if known else 512
 
+    def _protect_if_insisted_on(self, nego: Negotiation) -> None:
+        # TLS-021: without fixed newstyle there is no TLS, and a server may not insist on it.
+        if Capability.FORCED_TLS in self._known() and ClientFlag.FIXED_NEWSTYLE in nego.client_flags:
+            self.protect(nego)
+
     def _known(self) -> set[Capability]:
         facts = self._target._facts
         return facts.capabilities if facts else set()
@@ -369,8 +374,7 @@ class Openings:
             return Session(peer, size=greeting.size, flags=greeting.flags)
         nego = Negotiation(peer, greeting)
         nego.send_flags(ClientFlag(greeting.flags & 3 if flags is None else flags))
-        if Capability.FORCED_TLS in self._known():
-            self.protect(nego)
+        self._protect_if_insisted_on(nego)
         if mode == "structured" and not nego.option(Opt.STRUCTURED_REPLY).is_ack:
             raise NotApplicable(Capability.STRUCTURED.value)
         if mode == "extended" and not nego.option(Opt.EXTENDED_HEADERS).is_ack:
