@@ -6,6 +6,7 @@ where User Mode Linux cannot run, they are skipped with the reason. In the guest
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import subprocess
@@ -48,6 +49,11 @@ class Guest:
         self._reports = Path(self._directory.name) / "reports"
         self._output = Path(self._directory.name) / "output"
         self._reports.touch()
+        for part in (
+            "nbdtest",
+            "tests/kernel",
+        ):  # which every process of the guest would do anew
+            compileall.compile_dir(config.rootpath / part, quiet=2)
         self._buffer = b""
         self._position = 0
         command = [sys.executable, "-m", "tests.kernel.uml", "--timeout", str(GUEST_LIMIT_S)]

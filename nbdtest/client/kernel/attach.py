@@ -10,6 +10,7 @@ from types import FrameType
 
 from nbdtest.client.kernel.device import DEFAULT_TIMEOUT_S, Interface, NBDDevice
 from nbdtest.client.kernel.handles import connected
+from nbdtest.client.kernel.sysfs import device_index
 from nbdtest.client.kernel.watchdog import start
 from nbdtest.errors import UsageError
 
@@ -65,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--reconnect needs netlink: leave --ioctl away")
     if arguments.connections < 1:
         raise UsageError("--connections: at least 1")
+    wanted = None if arguments.device is None else device_index(arguments.device)
     with ExitStack() as unattached:
         handles = []
         for _ in range(arguments.connections):
@@ -72,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
             unattached.callback(handles[-1].close)
         device = NBDDevice.attach(
             *handles,
-            device=arguments.device,
+            device=wanted,
             interface=Interface.IOCTL if arguments.ioctl else Interface.NETLINK,
             timeout_s=arguments.timeout,
             block_size=arguments.block_size,
