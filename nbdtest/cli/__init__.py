@@ -60,6 +60,16 @@ COMMANDS = {
         help="list the checks, the requirements of the specification or the mutants",
         example="nbdtest list requirements --json",
     ),
+    "attach": Command(
+        module="nbdtest.client.kernel.attach",
+        help="make an export a block device of this machine",
+        example="nbdtest attach nbd://localhost/disk /dev/nbd0",
+    ),
+    "detach": Command(
+        module="nbdtest.client.kernel.detach",
+        help="free block devices again",
+        example="nbdtest detach /dev/nbd0",
+    ),
     "shell": Command(
         module="nbdtest.client.shell",
         help="Python with a connected handle, as nbdsh",
