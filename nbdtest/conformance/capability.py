@@ -55,6 +55,7 @@ class Capability(enum.Enum):
     SIZE_33M = "the export is smaller than 33 MiB"
     SIZE_OVER_4G = "the export is not larger than 4 GiB"
     SECOND_CONNECTION = "the server serves one connection only"
+    BAD_RANGE = "no range of the export is known to fail when it is read"
     OWN_PROCESS = "the server's process was not started here"
     TCP = "the server is not reached over TCP"
 

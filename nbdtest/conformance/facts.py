@@ -104,6 +104,8 @@ def probe(target: ServerTarget, facts: Facts) -> None:
         _export(facts, greeting.size, greeting.flags)
     else:
         _newstyle(target, facts, greeting)
+    if target.bad_range is not None:
+        has.add(Capability.BAD_RANGE)
     _second_connection(target, facts)
     if target.source.writable and Capability.EXPORT in has and Capability.READ_ONLY not in has:
         has.add(Capability.WRITABLE)

@@ -5,7 +5,8 @@ It knows messages only to describe them in the transcript; what may follow what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import TypeVar
 
 from nbdtest.conformance.verdict import Hangup, NoAnswer
@@ -58,10 +59,10 @@ class Peer:
         """Keep back what is sent from now on, until `release`."""
         self._outbox = []
 
-    def release(self) -> None:
-        """Send in one piece what was kept back."""
+    def release(self, *, pieces: Sequence[int] = ()) -> None:
+        """Send what was kept back: in one piece, or cut at the positions `pieces`."""
         parts, self._outbox = self._outbox or [], None
-        self._send(parts)
+        self._send(parts, pieces)
 
     def receive(self, message: type[_M], *, wanted: str = "") -> _M:
         """Receive one message of fixed size.
@@ -111,6 +112,10 @@ class Peer:
         elif arrival is Arrival.END:
             self.note(b"", "end of connection")
         return arrival is Arrival.NOTHING
+
+    def is_over(self) -> bool:
+        """Whether the target has ended the connection by now."""
+        return self.stream.arrival(0) is Arrival.END
 
     def receive_to_end(self, *, limit: int = 1 << 20) -> bytes:
         """Receive what is left until the target ends the connection.
@@ -170,12 +175,12 @@ class Peer:
         """Give the connection up without a word. Any number of times."""
         self.stream.close()
 
-    def _send(self, parts: Iterable[tuple[bytes, str]]) -> None:
-        parts = list(parts)
+    def _send(self, parts: Sequence[tuple[bytes, str]], cuts: Sequence[int] = ()) -> None:
         for data, summary in parts:
             self.note(data, summary, Sender.CLIENT)
         joined = b"".join(data for data, _ in parts)
-        pieces = [joined[at : at + 1] for at in range(len(joined))] if self.slowly else [joined]
+        ends = range(1, len(joined) + 1) if self.slowly else [*cuts, len(joined)]
+        pieces = [joined[first:end] for first, end in pairwise([0, *ends])]
         try:
             for piece in pieces:
                 self.stream.send_all(piece, deadline=Deadline(self.timeout_s))

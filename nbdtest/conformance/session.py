@@ -79,13 +79,13 @@ class Session:
     ) -> int:
         """Send a request and what follows it, without waiting, and return its cookie.
 
-        Under extended headers a payload sets PAYLOAD_LEN and `length` is then the payload's.
+        Under extended headers a payload sets PAYLOAD_LEN and `length` is then the payload's; so does every WRITE.
         """
         if cookie is None:
             cookie, self._next_cookie = self._next_cookie, self._next_cookie + 1
         request: AnyRequest
         if self.mode == "extended":
-            with_payload = flags | CmdFlag.PAYLOAD_LEN if payload else flags
+            with_payload = flags | CmdFlag.PAYLOAD_LEN if payload or type == Cmd.WRITE else flags
             request = ExtendedRequest(
                 flags=CmdFlag(with_payload),
                 type=Cmd(type),

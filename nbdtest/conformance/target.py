@@ -18,7 +18,7 @@ from nbdtest.conformance.session import Session
 from nbdtest.conformance.source import ServerSource
 from nbdtest.conformance.verdict import Complaint, NotApplicable
 from nbdtest.errors import NBDTestError, PeerViolation
-from nbdtest.net.clock import monotonic_s
+from nbdtest.net.clock import monotonic_s, pause
 from nbdtest.report.results import TargetInfo
 from nbdtest.wire import (
     CLISERV_MAGIC,
@@ -59,13 +59,21 @@ class ServerTarget:
         quiet_s: float = DEFAULT_QUIET_S,
         seed: int = 0,
         unknown_export: str = "nbdtest-no-such-export",
+        bad_range: tuple[int, int] | None = None,
     ) -> None:
+        """Test what `source` connects to.
+
+        Args:
+            unknown_export: a name that the server does not know.
+            bad_range: offset and length of a stretch of the export that fails when it is read, if there is one.
+        """
         self.source = source
         self.timeout_s = timeout_s
         self.quiet_s = quiet_s
         self.seed = seed
         self.export = source.export_name
         self.unknown_export = unknown_export
+        self.bad_range = bad_range
         self.peer = Openings(self)
         self.transcript = Transcript()
         self.remarks: list[str] = []
@@ -147,6 +155,10 @@ class ServerTarget:
     def end(self) -> None:
         """Close what the check left open."""
         self.peer.close_all()
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass: for the server to notice that somebody left, never to make an answer come."""
+        pause(seconds)
 
     def remark(self, text: str) -> None:
         """Say something about a check that passes."""

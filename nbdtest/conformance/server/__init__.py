@@ -20,5 +20,15 @@ THEMES = (
     "commands",
     "disconnect",
     "sizes",
+    "extended",
+    "resize",
+    "boundaries",
+    "delivery",
+    "data",
+    "faults",
+    "instep",
+    "abuse",
+    "leaving",
+    "shutdown",
 )
 """The modules in the order of the suite."""
