@@ -77,7 +77,7 @@ class CheckItem(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """The place that pytest prints: there is no file, so the first part of the node id stands for it."""
-        return self.session.path / SUITE_NODE, None, f"{self.subject.spec.name}::{self.check.id}"
+        return self.session.path / SUITE_NODE, None, f"{self.check.id} on {self.subject.spec.name}"
 
 
 class TargetCollector(pytest.Collector):
@@ -159,8 +159,7 @@ class Suite:
             collector = SuiteCollector.from_parent(session, name=SUITE_NODE, nodeid=SUITE_NODE, suite=self)
             found = list(session.genitems(collector))
             if not found:
-                named = ", ".join(self.selection.nodes)
-                raise pytest.UsageError(f"no item of the suite is called {named}" if named else "no check is selected")
+                raise pytest.UsageError(f"no item of the suite is called {', '.join(self.selection.nodes)}")
             items.extend(found)
 
     @pytest.hookimpl(tryfirst=True)
@@ -263,6 +262,8 @@ def suite_of(config: pytest.Config, arguments: Sequence[str]) -> Suite:
     )
     patterns = [glob for option in config.getoption("nbd_checks") for glob in option.split(",") if glob]
     checks = select(in_order(each_check()), ids=patterns, level=Level(config.getoption("nbd_level")))
+    if not checks:
+        raise UsageError("no check is selected: --nbd-checks and --nbd-level leave nothing")
     reports = list(config.getoption("nbd_report"))
     for path in reports:
         writer_for(path)

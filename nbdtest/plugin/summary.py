@@ -146,9 +146,11 @@ class Summary:
 
 def _print_result(terminal: pytest.TerminalReporter, report: Report, target: TargetInfo, result: Result) -> None:
     terminal.write_line(f"  {word(result)}: {result.check}: {result.title}")
-    for line in printable(result.message).splitlines():
+    lines = printable(result.message).strip().splitlines()
+    if result.outcome is Outcome.ERROR:
+        lines = lines[-1:]  # of a traceback, which stands above, the exception
+    elif "rule:" not in result.message:
+        lines += rule_lines(report, result)
+    for line in lines:
         terminal.write_line(f"    {line}")
-    if "rule:" not in result.message:
-        for line in rule_lines(report, result):
-            terminal.write_line(f"    {line}")
     terminal.write_line(f"    again: {repeat_with_pytest(target.spec, result.check)}")
