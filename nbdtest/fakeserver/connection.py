@@ -10,13 +10,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
-from nbdtest.errors import TransportError
 from nbdtest.fakeserver.engine import Engine
 from nbdtest.fakeserver.journal import Journal
 from nbdtest.fakeserver.outbox import End
+from nbdtest.fakeserver.tls import TLSLayer
 from nbdtest.net.clock import monotonic_s
 from nbdtest.net.stream import MAX_PIECES, SocketStream, unsent
-from nbdtest.net.tls import TLSContext, TLSFailure, TLSPipe
+from nbdtest.net.tls import TLSContext
 from nbdtest.wire.layout import Readable
 
 __all__ = ["Connection"]
@@ -42,11 +42,13 @@ class Connection:
         self.engine = engine
         self.journal = journal
         self.closed = False
-        self.tls_pipe: TLSPipe | None = None
+        self.tls_layer: TLSLayer | None = None
         self._tls = tls
         self._released = released
         self._unsent: list[Readable] = []
         self._end_seen = False
+        self._closing = False
+        """Set when the connection ends as soon as what is unsent has left, whatever the engine thinks."""
 
     @property
     def number(self) -> int:
@@ -56,7 +58,7 @@ class Connection:
     @property
     def wants_read(self) -> bool:
         """Whether to wait for the client's bytes."""
-        return not self._end_seen and (self.engine.wants_bytes or self.tls_pipe is not None)
+        return not self._end_seen and self.engine.wants_bytes
 
     @property
     def wants_write(self) -> bool:
@@ -90,8 +92,10 @@ class Connection:
 
     def take_in(self, data: Readable) -> None:
         """Take in bytes of the client, and answer."""
-        if self.tls_pipe is not None:
-            self._decrypt(data)
+        # A reply that is on its way must not show what a later request does to the disk.
+        self._unsent = [bytes(piece) if isinstance(piece, memoryview) else piece for piece in self._unsent]
+        if self.tls_layer is not None:
+            self._decrypt(self.tls_layer, data)
         else:
             self._guarded(partial(self._understand, data))
         self.flush()
@@ -112,7 +116,7 @@ class Connection:
                 self._gone()
                 return
             self._unsent = list(unsent(self._unsent, sent))
-        if not self.closed and self.engine.end is not None:
+        if not self.closed and (self._closing or self.engine.end is not None):
             self.close(rst=self.engine.end is End.RST)
 
     def release(self, name: str) -> None:
@@ -127,48 +131,43 @@ class Connection:
             return
         self.closed = True
         self.journal.event(self.number, monotonic_s(), "RST" if rst else "FIN")
-        if self.tls_pipe is not None and not rst and not self._unsent:
-            self.tls_pipe.close_notify()
+        if self.tls_layer is not None and not rst and not self._unsent:
             with suppress(OSError):  # the client has gone, or does not read: the notice is a courtesy
-                self.stream.raw_socket.send(self.tls_pipe.to_send(), _FLAGS)
+                self.stream.raw_socket.send(self.tls_layer.goodbye(), _FLAGS)
         self.stream.cut(rst=rst)
 
     def _collect(self) -> None:
         pieces = self.engine.data_to_send(monotonic_s())
-        if self.tls_pipe is not None and self.tls_pipe.established:
-            self.tls_pipe.write(*pieces)
-            pieces = []
-        if self.tls_pipe is not None and self.tls_pipe.pending_to_send:
-            pieces = [self.tls_pipe.to_send()]
-        self._unsent = pieces
-        if self.engine.wants_tls and not pieces:
+        if self.tls_layer is not None:
+            self.tls_layer.encrypt(pieces)
+            pieces = self.tls_layer.outgoing()
+        elif self.engine.wants_tls and not pieces:  # the ACK has left
             self._start_tls()
+        self._unsent = pieces
 
     def _start_tls(self) -> None:
-        self.engine.wants_tls = False
-        if self._tls is None:
-            self.engine.hang_up()
-            return
-        early = self.engine.take_unread()
-        self.tls_pipe = TLSPipe(self._tls)
-        if early:
-            self._decrypt(early)
+        engine = self.engine
+        engine.wants_tls = False
+        if engine.settings.tls_quirks.ignores_starttls:
+            engine.receive(b"", monotonic_s())
+        elif self._tls is None:
+            engine.hang_up()
+        else:
+            self.tls_layer = TLSLayer(self._tls, engine.settings.tls_quirks)
+            if early := engine.take_unread():
+                self._decrypt(self.tls_layer, early)
 
-    def _decrypt(self, data: Readable) -> None:
-        pipe = self.tls_pipe
-        assert pipe is not None
-        pipe.feed(bytes(data))
-        buffer = memoryview(bytearray(1 << 16))
-        try:
-            if not pipe.handshake():
-                return
-            while count := pipe.read_into(buffer):
-                plain = bytes(buffer[:count])
-                self._guarded(partial(self._understand, plain))
-        except TLSFailure as failure:  # TLS-030
-            self.journal.event(self.number, monotonic_s(), str(failure))
-            self.engine.hang_up()
-        except TransportError:
+    def _decrypt(self, layer: TLSLayer, data: Readable | None) -> None:
+        """Let the engine understand what the client sent through TLS; None is the end of the connection."""
+        established = layer.established
+        for plaintext in layer.incoming_end() if data is None else layer.incoming(data):
+            self._guarded(partial(self._understand, plaintext))
+        if layer.established and not established:
+            self.journal.event(self.number, monotonic_s(), f"TLS is up: {layer.describe()}")
+        if layer.failure is not None and not self._closing:  # TLS-030
+            self.journal.event(self.number, monotonic_s(), f"TLS failed: {layer.failure}")
+        self._closing = self._closing or layer.over or layer.failure is not None
+        if layer.client_closed and data is not None:
             self._ended()
 
     def _understand(self, data: Readable) -> None:
@@ -187,7 +186,11 @@ class Connection:
             self._ended()
 
     def _ended(self) -> None:
+        if self._end_seen:
+            return
         self._end_seen = True
+        if self.tls_layer is not None:
+            self._decrypt(self.tls_layer, None)
         self._guarded(lambda: self.engine.receive_end(monotonic_s()))
         self.flush()
 

@@ -56,6 +56,7 @@ Talk: TypeAlias = Generator[Want, bytes, None]
 MOST_OPTION_DATA = 128 << 10
 """Longer data are skipped and refused: every legal option fits, and a hostile one costs nobody else time."""
 MOST_FILTER = 64 << 10
+_CHANGING = {Cmd.WRITE, Cmd.WRITE_ZEROES, Cmd.TRIM, Cmd.RESIZE}
 
 
 class Conversation:
@@ -382,6 +383,8 @@ class Conversation:
     def _answer_request(self, asked: Asked, problem: str) -> None:
         commands = self._commands
         assert commands is not None
+        if asked.type in _CHANGING:
+            self._engine.before_change()
 
         def correct() -> Plan:
             return (actions.Error(Errno.EINVAL, message=problem),) if problem else commands.carry_out(asked)

@@ -74,7 +74,7 @@ class Engine:
         """Names released here since the driver last emptied this list; it has to tell the other connections."""
         self.wants_tls = False
         """Set when the next bytes in both directions belong to TLS; the driver clears it."""
-        self.lied = settings.quirks.any
+        self.lied = settings.quirks.any or settings.tls_quirks.any
         """Whether a rule or quirk has made the server misbehave on this connection."""
         self.on_request: Callable[[Asked], None] | None = None
         """Gets every request, also DISC, instead of its being answered: the script's."""
@@ -219,6 +219,10 @@ class Engine:
     def queued(self) -> int:
         """Count the bytes that have been received but not read."""
         return len(self._queue)
+
+    def before_change(self) -> None:
+        """Make sure that replies which are on their way do not show what is done to the disk next."""
+        self._outbox.detach()
 
     def violation(self, violation: Violation) -> None:
         """Take down that the client broke a rule."""

@@ -9,6 +9,7 @@ from typing import Any
 from nbdtest.errors import UsageError
 from nbdtest.fakeserver.contexts import Allocation, Context, TracksWrites
 from nbdtest.fakeserver.quirks import Quirks
+from nbdtest.fakeserver.tls import TLSQuirks
 from nbdtest.model import CustomDisk, Disk, MemoryDisk
 from nbdtest.wire import TransmissionFlag
 from nbdtest.wire.limits import (
@@ -157,6 +158,7 @@ class Settings:
     list_exports: bool = True
     tls_mode: TLSMode = TLSMode.NONE
     quirks: Quirks = field(default_factory=Quirks)
+    tls_quirks: TLSQuirks = field(default_factory=TLSQuirks)
 
     def find(self, name: str) -> Export | None:
         """Find the export that a client means by `name`."""

@@ -126,9 +126,9 @@ def _info(option: Option, session: Session, settings: Settings) -> Answer:
         return _refusal(Rep.ERR_INVALID, problem, *found)
     export = _find(asked.name, settings)
     if export is None:
-        return _refusal(Rep.ERR_UNKNOWN, f"there is no export {asked.name!r}", *found)
+        return _refusal(Rep.ERR_UNKNOWN, f"there is no export {_short(asked.name)}", *found)
     if _needs_tls(export, session, settings):
-        return _refusal(Rep.ERR_TLS_REQD, f"export {asked.name!r} needs TLS", *found)
+        return _refusal(Rep.ERR_TLS_REQD, f"export {_short(asked.name)} needs TLS", *found)
     if export.insist_on_block_sizes and Info.BLOCK_SIZE not in asked.infos:  # OPT-095, OPT-097
         refusal = actions.OptError(Rep.ERR_BLOCK_SIZE_REQD, "ask for INFO_BLOCK_SIZE")
         return Answer(plan=(actions.InfoBlockSize(), refusal), export=export, violations=tuple(found))
@@ -234,7 +234,7 @@ def _meta_context_request(option: Option, session: Session, settings: Settings) 
     problem = _bad_name(asked.name, settings.quirks)
     for query in asked.queries:
         if not query.partition(":")[1] or query.startswith(":"):
-            text = f"the query {query!r} does not start with a namespace and a colon"
+            text = f"the query {_short(query)} does not start with a namespace and a colon"
             found.append(Violation("META-076" if setting else "META-054", text))
             problem = problem or text
         problem = problem or _bad_name(query, settings.quirks)
@@ -242,9 +242,9 @@ def _meta_context_request(option: Option, session: Session, settings: Settings) 
         return _refusal(Rep.ERR_INVALID, problem, *found)
     export = _find(asked.name, settings)
     if export is None:  # META-086
-        return _refusal(Rep.ERR_UNKNOWN, f"there is no export {asked.name!r}", *found)
+        return _refusal(Rep.ERR_UNKNOWN, f"there is no export {_short(asked.name)}", *found)
     if _needs_tls(export, session, settings):
-        return _refusal(Rep.ERR_TLS_REQD, f"export {asked.name!r} needs TLS", *found)
+        return _refusal(Rep.ERR_TLS_REQD, f"export {_short(asked.name)} needs TLS", *found)
     return _MetaContextQuestion(export, asked.queries, tuple(found))
 
 
@@ -266,6 +266,11 @@ def _find(name: str, settings: Settings) -> Export | None:
     if found is None and settings.quirks.serves_unknown_exports and settings.exports:
         return settings.exports[0]
     return found
+
+
+def _short(name: str) -> str:
+    """CONV-005: a text that quotes the client stays short, however long the name is."""
+    return ascii(name if len(name) <= 48 else f"{name[:48]}…")
 
 
 def _bad_name(name: str, quirks: Quirks) -> str:

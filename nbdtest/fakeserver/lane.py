@@ -147,6 +147,8 @@ class Lane:
                 elif command == _WRITE and flags == write_flags and not self.read_only:
                     plain(connection, Sender.CLIENT, monotonic_s(), bytes(buffer[at : at + size]), kind)
                     at += size
+                    _send(connected, out)  # what was read before must not show what is written now
+                    out, waiting = [], 0
                     if have - at >= length:
                         data = buffer[at : at + length]
                         at += length
@@ -154,8 +156,6 @@ class Lane:
                         if len(payload) < length:
                             payload = bytearray(length)
                         data = memoryview(payload)[:length]
-                        _send(connected, out)
-                        out, waiting = [], 0
                         data[: have - at] = buffer[at:have]
                         _fill(connected, data[have - at :])
                         at = have = 0

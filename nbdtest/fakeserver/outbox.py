@@ -76,6 +76,12 @@ class Outbox:
                 break
         return found
 
+    def detach(self) -> None:
+        """Copy what is a view of a disk, so that what was read before a write does not show it."""
+        for at, (when, piece) in enumerate(self._items):
+            if isinstance(piece, memoryview):
+                self._items[at] = (when, bytes(piece))
+
     def next_time(self) -> float:
         """When the next piece may leave; `inf` for never."""
         return math.inf if self.stalled or not self._items else self._items[0][0]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nbdtest.errors import UsageError
 from nbdtest.fakeserver import actions
@@ -15,7 +15,7 @@ from nbdtest.fakeserver.actions import Action, Plan
 from nbdtest.fakeserver.damage import Mangle
 from nbdtest.fakeserver.export import Export, Settings, Style
 from nbdtest.fakeserver.outgoing import Outgoing
-from nbdtest.model import Disk, MemoryDisk
+from nbdtest.model import Disk, DiskError, MemoryDisk
 from nbdtest.wire import (
     BlockStatus,
     BlockStatusExt,
@@ -106,13 +106,24 @@ class Reply:
     def steps(self) -> Iterator[Outgoing | Action]:
         """Give messages, and the actions that are not messages, in order."""
         for at, action in enumerate(self._plan):
-            bare = _bare(action)
+            bare = self._readable(_bare(action))
             damage = action if isinstance(action, Mangle) else None
             made = self._render(bare, done=at == self._last)
             for step in made:
                 if isinstance(step, Outgoing) and damage is not None:
                     step = Outgoing(message=step.message, tail=step.tail, damage=damage)
                 yield step
+
+    def _readable(self, action: Action) -> Action:
+        """Read from a disk that may fail, before anything is said: data, or the error in their place."""
+        if not isinstance(action, actions.Data) or action.content is not None or isinstance(self._disk, MemoryDisk):
+            return action
+        try:
+            return replace(action, content=b"".join(self._content(action)))
+        except DiskError as error:
+            failure = actions.Error(error.errno, at=error.offset, message=error.text, done=action.done)
+            self._failure = self._failure or failure
+            return failure
 
     def _render(self, action: Action, *, done: bool) -> Iterator[Outgoing | Action]:
         match action:

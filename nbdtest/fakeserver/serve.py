@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     server = _server(arguments, journal)
     with _ended_by_signals() as ended:
         listeners = activated_listeners()
-        if arguments.stdio:
+        if arguments.stdio and not listeners:
             _serve_stdio(server, ended)
             return 0
         if not listeners:

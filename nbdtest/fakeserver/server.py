@@ -72,7 +72,7 @@ class FakeServer:
         if exports and (size is not None or disk is not None):
             raise UsageError("size= and disk= are for the default export: give each Export its own")
         self.settings = Settings(exports=exports or (Export(size=size, disk=disk),), **settings)
-        self.journal = journal or Journal(began=monotonic_s())
+        self.journal = Journal(began=monotonic_s()) if journal is None else journal
         self.rules = RuleBook()
         self.tolerated = set(tolerate)
         self._tls = tls
@@ -342,7 +342,7 @@ class FakeServer:
         """Take a connection out of the common loop if it would hold up the others there, or deserves a fast lane."""
         engine = connection.engine
         export = engine.session.export
-        if export is None or connection.tls_pipe is not None or connection.wants_write:
+        if export is None or connection.wants_write:
             return False
         if isinstance(export.disk, CustomDisk):
             loop = Loop(name="nbdtest-fakeserver-disk", ends_when_empty=True)
@@ -353,7 +353,9 @@ class FakeServer:
             loop.start()
             loop.adopt(connection, begin=False)
             return True
-        if engine.session.requests < LANE_AFTER or open_lane(engine, self.journal) is None:
+        if connection.tls_layer is not None or engine.session.requests < LANE_AFTER:
+            return False
+        if open_lane(engine, self.journal) is None:
             return False
         thread = threading.Thread(
             target=self._drive_lane, args=(connection,), name="nbdtest-fakeserver-lane", daemon=True
