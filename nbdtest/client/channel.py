@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from nbdtest.client.errors import Failure
 from nbdtest.errors import Disconnected, TransportError
-from nbdtest.net.tls import TLSContext, TLSPipe
+from nbdtest.net.tls import TLSClosed, TLSContext, TLSPipe
 
 __all__ = ["Channel", "Piece", "TLSChannel"]
 
@@ -59,6 +59,17 @@ class Channel:
         except OSError as error:
             raise Failure.of_os("recv", error) from None
 
+    def receive_waiting(self, space: memoryview, *, whole: bool) -> int:
+        """Receive something, or `whole`: all that fits; 0 at the end of the connection. This waits.
+
+        Raises:
+            Failure: the connection is broken.
+        """
+        try:
+            return self._receive_into(space, 0, socket.MSG_WAITALL if whole else 0)
+        except OSError as error:
+            raise Failure.of_os("recv", error) from None
+
     def send(self, pieces: Iterable[Piece]) -> int | None:
         """Send as much as the socket takes and return how many bytes of `pieces` that were; None if it takes nothing.
 
@@ -97,6 +108,7 @@ class TLSChannel(Channel):
         self._ciphertext = memoryview(bytearray(CIPHERTEXT))
         self._unsent = b""
         self._closing = False
+        self._deaf = False  # the server does not take anything any more
 
     @property
     def wants_to_send(self) -> bool:
@@ -115,7 +127,7 @@ class TLSChannel(Channel):
                     return False
         except TransportError as error:
             self._push()
-            raise Failure(f"nbd_internal_crypto_handshake: {error}") from error
+            raise Failure(str(error)) from error
         self._push()
         return True
 
@@ -124,7 +136,9 @@ class TLSChannel(Channel):
             try:
                 count = self.pipe.read_into(space)
             except Disconnected as error:
-                if self._closing or error.__class__.__name__ == "TLSClosed":
+                # After DISC a missing close_notify is no error. A server that leaves without a word may have refused
+                # us.
+                if self._closing or (isinstance(error, TLSClosed) and not self.pipe.silent):
                     return 0
                 raise Failure(f"recv: {error}") from error
             except TransportError as error:
@@ -169,8 +183,12 @@ class TLSChannel(Channel):
         self._push()
 
     def _push(self) -> bool:
-        """Send ciphertext; False if some is left."""
-        while True:
+        """Send ciphertext; False if some is left.
+
+        When the server does not listen any more the ciphertext is dropped: what there is to be received says why, be it
+        an alert or the end of the connection.
+        """
+        while not self._deaf:
             self._unsent = self._unsent or self.pipe.to_send()
             if not self._unsent:
                 return True
@@ -178,9 +196,15 @@ class TLSChannel(Channel):
                 count = self._send(self._unsent, _SENDING)
             except BlockingIOError:
                 return False
+            except (BrokenPipeError, ConnectionResetError):
+                self._deaf = True
+                break
             except OSError as error:
                 raise Failure.of_os("send", error) from None
             self._unsent = self._unsent[count:]
+        self.pipe.to_send()
+        self._unsent = b""
+        return True
 
     def _pull(self) -> bool:
         """Receive ciphertext; False if none has come."""

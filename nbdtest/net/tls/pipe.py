@@ -139,6 +139,11 @@ class TLSPipe:
         return len(self._kept) + self._ssl.pending() if self._established else 0
 
     @property
+    def silent(self) -> bool:
+        """Whether the peer has not said anything in the session yet."""
+        return self._decrypted == 0
+
+    @property
     def undecrypted(self) -> int:
         """Ciphertext bytes that were fed and not looked at yet: whole records, the beginning of one, or both."""
         return self._incoming.pending
@@ -200,7 +205,7 @@ class TLSPipe:
             while have < wanted:
                 count = self._decrypt(view[have:])
                 if not count:
-                    self._note_end(TLSClosed(f"the {self.context.side.peer} closed the TLS session"))
+                    self._note_end(self._closed(have))
                     break
                 have += count
                 if not self._incoming.pending and not self._ssl.pending():
@@ -208,7 +213,7 @@ class TLSPipe:
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
-            self._note_end(TLSClosed(f"the {self.context.side.peer} closed the TLS session"))
+            self._note_end(self._closed(have))
         except ssl.SSLEOFError:
             self._note_end(self._truncated(have))
         except ssl.SSLError as error:
@@ -241,11 +246,17 @@ class TLSPipe:
     def _truncated(self, have: int) -> TLSTruncated:
         how = "reset" if self._reset else "closed"
         text = f"the {self.context.side.peer} {how} the connection without closing the TLS session"
-        if self.context.side is Side.CLIENT and not self._decrypted and not have:
-            # TLS 1.3 lets the client finish first, so this may be the server's answer to the handshake.
-            refused = "identity" if self.context.uses_psk else "certificate, or the lack of one"
-            text += f", before it sent anything in it: does it refuse our {refused}?"
-        return TLSTruncated(text, reset=self._reset)
+        return TLSTruncated(text + self._suspicion(have), reset=self._reset)
+
+    def _closed(self, have: int) -> TLSClosed:
+        return TLSClosed(f"the {self.context.side.peer} closed the TLS session{self._suspicion(have)}")
+
+    def _suspicion(self, have: int) -> str:
+        """TLS 1.3 lets the client finish first, so that silence may be the server's answer to the handshake."""
+        if self.context.side is Side.SERVER or self._decrypted or have:
+            return ""
+        refused = "identity" if self.context.uses_psk else "certificate, or the lack of one"
+        return f" before it sent anything in it: does it refuse our {refused}?"
 
     def _failed(self, failure: _Failure) -> _Failure:
         self._failure = failure

@@ -1,0 +1,13 @@
+"""A place for each release, made once for all tests of this package."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.interop_tls.peers import RELEASES, Place, place_in
+
+
+@pytest.fixture(scope="module", params=RELEASES, ids=lambda release: release.name)
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    with place_in(request.param) as made:
+        yield made
