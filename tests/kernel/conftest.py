@@ -1,6 +1,6 @@
 """Runs the tests under guest/ inside User Mode Linux and reports them here as if they had run here.
 
-On the host, `--uml` boots one guest for the session, in which pytest runs the selected items of guest/; without it, or
+On the host, `--uml` boots guests for the session, in which pytest runs the selected items of guest/; without it, or
 where User Mode Linux cannot run, they are skipped with the reason. In the guest they are ordinary tests.
 """
 
@@ -28,6 +28,8 @@ UNAVAILABLE = os.EX_UNAVAILABLE
 GUEST_LIMIT_S = 300
 POLL_S = 0.02
 OUTPUT_LINES = 40
+GUESTS_AT_MOST = 3
+ITEMS_PER_GUEST = 10
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -116,7 +118,16 @@ class Guest:
         )
 
 
-GUEST = pytest.StashKey[Guest]()
+GUESTS = pytest.StashKey[dict[str, Guest]]()
+"""In which guest an item runs, by its id."""
+
+
+def _boot(root: str, session: pytest.Session) -> dict[str, Guest]:
+    """Boot as many guests as pay off, since each has one processor and many tests wait; deal the items out to them."""
+    items = [item for item in session.items if _is_guest(item)]
+    count = max(1, min(GUESTS_AT_MOST, os.cpu_count() or 1, len(items) // ITEMS_PER_GUEST))
+    guests = [Guest(root, items[number::count], session.config) for number in range(count)]
+    return {item.nodeid: guests[number % count] for number, item in enumerate(items)}
 
 
 def _report(item: pytest.Item, outcome: Any, longrepr: Any) -> pytest.TestReport:
@@ -175,15 +186,14 @@ else:
         if root is None:
             reports = iter([_report(item, "skipped", (str(HERE / "conftest.py"), 1, f"Skipped: {NO_OPTION}"))])
         else:
-            if GUEST not in item.config.stash:
-                items = [other for other in item.session.items if _is_guest(other)]
-                item.config.stash[GUEST] = Guest(root, items, item.config)
-            reports = item.config.stash[GUEST].reports(item)
+            if GUESTS not in item.config.stash:
+                item.config.stash[GUESTS] = _boot(root, item.session)
+            reports = item.config.stash[GUESTS][item.nodeid].reports(item)
         for report in reports:
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
 
     def pytest_unconfigure(config: pytest.Config) -> None:
-        if GUEST in config.stash:
-            config.stash[GUEST].close()
+        for guest in set(config.stash.get(GUESTS, {}).values()):
+            guest.close()

@@ -14,7 +14,7 @@ from nbdtest.client.kernel.failures import DeviceBusy, DeviceError
 from nbdtest.client.kernel.ioctl import NBDIoctl
 from nbdtest.client.kernel.netlink import Parameters
 from nbdtest.client.kernel.release import wait_until_free
-from nbdtest.client.kernel.sysfs import Sysfs, device_path
+from nbdtest.client.kernel.sysfs import SECTOR, Sysfs, device_path
 
 __all__ = ["IoctlAttachment"]
 
@@ -124,8 +124,10 @@ class IoctlAttachment:
             self._node.set_timeout(parameters.timeout_s)
 
     def _begin(self) -> None:
+        # The kernel shows the thread first and sets the size a moment later.
+        size = (self._parameters.size or 0) // SECTOR * SECTOR
         self._thread.start()
-        while self._sysfs.pid(self.index) is None:
+        while self._sysfs.pid(self.index) is None or self._sysfs.size(self.index) != size:
             if self._ended.wait(POLL_S):
                 self._thread.join()
                 if self._failure is not None:

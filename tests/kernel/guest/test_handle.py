@@ -83,6 +83,19 @@ def test_the_block_sizes_of_the_server_are_kept(index: int, io: Worker) -> None:
     assert usual > 64
 
 
+def test_an_index_that_had_more_abilities_before_forgets_them(index: int, fake: FakeServer, io: Worker) -> None:
+    # Linux 6.12 leaves the limits of an earlier connection on its index; an attached device has only its own.
+    path = f"/dev/nbd{index}"
+    with NBDDevice.attach(connected(fake.uri), device=index):
+        io("zero_out", path, 0, 4096)
+    with (
+        FakeServer(Export(disk=MemoryDisk(MIB), can_zero=False, can_fast_zero=False)) as poor,
+        NBDDevice.attach(connected(poor.uri), device=index),
+    ):
+        assert Sysfs().limit(index, "write_zeroes_max_bytes") == 0
+        io("zero_out", path, 0, 4096)
+
+
 def test_several_handles_become_one_device(index: int, fake: FakeServer, io: Worker) -> None:
     with NBDDevice.attach(connected(fake.uri), connected(fake.uri), device=index) as device:
         assert device.status().live_connections == 2

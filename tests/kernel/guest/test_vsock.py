@@ -1,0 +1,156 @@
+"""vsock over loopback (context id 1): our client, our server, nbdkit and libnbd, each with each."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from nbdtest.client import NBD, Error
+from nbdtest.client.kernel import NBDDevice, UnsuitableConnection
+from nbdtest.errors import Disconnected
+from nbdtest.fakeserver import FakeServer
+from nbdtest.net.addresses import CID_ANY, CID_LOCAL, VsockAddress
+from nbdtest.net.sockets import CannotConnect, connect, listen, vsock_available
+from tests.kernel.waiting import until
+
+MIB = 1 << 20
+NOBODY = 99  # a port on which nobody listens
+PORTS = iter(range(20000, 30000))
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServer]:
+    with FakeServer(size=MIB) as server:
+        yield server
+
+
+@pytest.fixture
+def port(fake: FakeServer) -> int:
+    """The port at which the fake server listens, on every context id."""
+    address = fake.listen(VsockAddress(CID_ANY, next(PORTS)))
+    assert isinstance(address, VsockAddress)
+    return address.port
+
+
+def test_loopback_is_found_by_a_bind() -> None:
+    assert vsock_available()
+
+
+def test_streams_carry_bytes_and_end() -> None:
+    with listen(VsockAddress(CID_LOCAL, next(PORTS))) as listener, connect(listener.address) as client:
+        with listener.accept() as server:
+            client.send_all(b"ping")
+            assert server.receive_exact(4) == b"ping"
+            server.send_all(b"pong")
+            assert client.receive_exact(4) == b"pong"
+            client.half_close()
+            with pytest.raises(Disconnected):
+                server.receive_exact(1)
+            server.send_all(b"late")
+        assert client.receive_to_end() == b"late"
+        assert not client.can_reset
+
+
+def test_any_port_is_one_that_can_be_connected_to() -> None:
+    with listen(VsockAddress(CID_LOCAL, CID_ANY)) as listener:
+        assert isinstance(listener.address, VsockAddress)
+        assert listener.address.cid == CID_LOCAL
+        assert listener.address.port not in (0, CID_ANY)
+        connect(listener.address).close()
+
+
+def test_a_port_in_nobody_s_hands_is_told_apart_from_a_missing_machine() -> None:
+    with pytest.raises(CannotConnect) as nobody:
+        connect(VsockAddress(CID_LOCAL, NOBODY))
+    assert nobody.value.errno == errno.ECONNRESET  # where TCP would say ECONNREFUSED
+    with pytest.raises(CannotConnect) as nowhere:
+        connect(VsockAddress(77, NOBODY))
+    assert nowhere.value.errno == errno.ENODEV
+
+
+def test_the_client_reads_and_writes(fake: FakeServer, port: int) -> None:
+    handle = NBD()
+    handle.connect_vsock(CID_LOCAL, port)
+    handle.pwrite(b"hello", 4096)
+    assert handle.pread(5, 4096) == b"hello"
+    assert handle.pread(MIB, 0)[4096:4101] == b"hello"
+    assert handle.get_uri() == f"nbd+vsock://1:{port}/"
+    handle.shutdown()
+    handle.close()
+
+
+def test_the_client_takes_vsock_uris(fake: FakeServer, port: int) -> None:
+    handle = NBD()
+    handle.connect_uri(f"nbd+vsock://1:{port}/")
+    assert handle.get_size() == MIB
+    handle.shutdown()
+    handle.close()
+
+
+def test_the_client_says_why_it_cannot_connect() -> None:
+    handle = NBD()
+    with pytest.raises(Error, match="Connection reset by peer") as caught:
+        handle.connect_vsock(CID_LOCAL, NOBODY)
+    assert caught.value.errnum == errno.ECONNRESET
+    handle.close()
+
+
+def test_the_client_works_with_nbdkit() -> None:
+    port = next(PORTS)
+    with subprocess.Popen(["nbdkit", "-f", "--exit-with-parent", "--vsock", "-p", str(port), "memory", "1M"]) as nbdkit:
+        try:
+            until(lambda: _listens(port), "nbdkit listens")
+            handle = NBD()
+            handle.connect_uri(f"nbd+vsock://1:{port}/")
+            handle.pwrite(b"hello", 512)
+            assert handle.pread(5, 512) == b"hello"
+            handle.shutdown()
+            handle.close()
+        finally:
+            nbdkit.terminate()
+
+
+@pytest.mark.skipif(shutil.which("nbdinfo") is None, reason="nbdinfo is not installed (libnbd-bin)")
+def test_libnbd_works_with_the_fake_server(fake: FakeServer, port: int) -> None:
+    done = subprocess.run(
+        ["nbdinfo", "--json", f"nbd+vsock://1:{port}/"], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert json.loads(done.stdout)["exports"][0]["export-size"] == MIB
+
+
+def test_the_suite_takes_a_vsock_uri(fake: FakeServer, port: int) -> None:
+    uri = f"nbd+vsock://1:{port}/"
+    fake.tolerate("*")  # who probes a server is not always polite
+    done = subprocess.run(
+        [sys.executable, "-m", "nbdtest", "info", uri], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1048576" in done.stdout.replace(",", "")
+
+
+def test_the_kernel_does_not_take_vsock_and_the_error_says_what_would_do(
+    fake: FakeServer, port: int, index: int
+) -> None:
+    handle = NBD()
+    handle.set_request_structured_replies(False)
+    handle.connect_vsock(CID_LOCAL, port)
+    with pytest.raises(UnsuitableConnection, match="vsock: copy between it and a socketpair"):
+        NBDDevice.attach(handle, device=index)
+    handle.shutdown()
+    handle.close()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((CID_ANY, port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
