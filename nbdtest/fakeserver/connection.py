@@ -13,7 +13,9 @@ from functools import partial
 from nbdtest.fakeserver.engine import Engine
 from nbdtest.fakeserver.journal import Journal
 from nbdtest.fakeserver.outbox import End
+from nbdtest.fakeserver.session import Phase
 from nbdtest.fakeserver.tls import TLSLayer
+from nbdtest.fakeserver.violations import of_tls_end
 from nbdtest.net.clock import monotonic_s
 from nbdtest.net.stream import MAX_PIECES, SocketStream, unsent
 from nbdtest.net.tls import TLSContext
@@ -131,7 +133,7 @@ class Connection:
             return
         self.closed = True
         self.journal.event(self.number, monotonic_s(), "RST" if rst else "FIN")
-        if self.tls_layer is not None and not rst and not self._unsent:
+        if self.tls_layer is not None and not self.engine.cut_short and not self._unsent:
             with suppress(OSError):  # the client has gone, or does not read: the notice is a courtesy
                 self.stream.raw_socket.send(self.tls_layer.goodbye(), _FLAGS)
         self.stream.cut(rst=rst)
@@ -166,9 +168,16 @@ class Connection:
             self.journal.event(self.number, monotonic_s(), f"TLS is up: {layer.describe()}")
         if layer.failure is not None and not self._closing:  # TLS-030
             self.journal.event(self.number, monotonic_s(), f"TLS failed: {layer.failure}")
+            self.engine.session.phase = Phase.CLOSED  # TLS-059: now the client has to leave, too
         self._closing = self._closing or layer.over or layer.failure is not None
         if layer.client_closed and data is not None:
             self._ended()
+
+    def _judge_tls_end(self, layer: TLSLayer) -> None:
+        engine = self.engine
+        if layer.established and not layer.client_closed and layer.failure is None and not engine.lied:
+            aborted = engine.session.phase is Phase.CLOSED and engine.session.export is None
+            engine.violation(of_tls_end(aborted=aborted))
 
     def _understand(self, data: Readable) -> None:
         self.engine.receive(data, monotonic_s())
@@ -191,6 +200,7 @@ class Connection:
         self._end_seen = True
         if self.tls_layer is not None:
             self._decrypt(self.tls_layer, None)
+            self._judge_tls_end(self.tls_layer)
         self._guarded(lambda: self.engine.receive_end(monotonic_s()))
         self.flush()
 

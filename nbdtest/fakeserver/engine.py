@@ -137,6 +137,11 @@ class Engine:
         return self._outbox.end
 
     @property
+    def cut_short(self) -> bool:
+        """Whether the end is a cut, which leaves out what belongs to an orderly end, such as that of TLS."""
+        return self._outbox.cut_short
+
+    @property
     def wake_at(self) -> float:
         """The time at which `data_to_send` has something new; 0 for at once, `inf` for not by itself."""
         paused = self._paused[0][0] if self._paused else math.inf

@@ -22,13 +22,15 @@ class End(enum.Enum):
 class Outbox:
     """A queue of pieces, some of which may not leave before a certain time."""
 
-    __slots__ = ("_cut_after", "_cut_end", "_drip_at", "_end", "_every_s", "_items", "size", "stalled")
+    __slots__ = ("_cut_after", "_cut_end", "_drip_at", "_end", "_every_s", "_items", "cut_short", "size", "stalled")
 
     def __init__(self) -> None:
         self._items: deque[tuple[float, Readable]] = deque()
         self.size = 0
         """Bytes queued."""
         self.stalled = False
+        self.cut_short = False
+        """Whether it ends by a cut: a layer below must not add a farewell."""
         self._every_s: float | None = None
         self._drip_at = 0.0
         self._cut_after: int | None = None
@@ -93,6 +95,7 @@ class Outbox:
     def cut(self, after: int, *, rst: bool) -> None:
         """Let `after` more bytes in and then end."""
         self._cut_end = End.RST if rst else End.FIN
+        self.cut_short = True
         if after == 0:
             self._end = self._end or self._cut_end
         else:

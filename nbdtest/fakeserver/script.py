@@ -22,7 +22,8 @@ from nbdtest.fakeserver.rendering import Asked, Reply, render_option_reply
 from nbdtest.fakeserver.session import Phase
 from nbdtest.model import Disk
 from nbdtest.net.clock import Deadline, monotonic_s
-from nbdtest.net.stream import SocketStream
+from nbdtest.net.stream import SocketStream, Stream
+from nbdtest.net.tls import TLSContext, TLSStream, start_tls
 from nbdtest.wire import Cmd, Errno, Message, Option, TransmissionFlag
 
 __all__ = ["Peer", "Prepared", "ReceivedOption", "ReceivedRequest", "Script", "Sendable"]
@@ -128,10 +129,13 @@ class ReceivedOption:
 class Peer:
     """The server's end of one connection, in the hands of a script."""
 
-    def __init__(self, stream: SocketStream, engine: Engine, journal: Journal) -> None:
+    def __init__(
+        self, stream: SocketStream, engine: Engine, journal: Journal, *, tls: TLSContext | None = None
+    ) -> None:
         self.engine = engine
         self.interrupted = False
-        self._stream = stream
+        self._stream: Stream = stream
+        self._tls = tls
         self._journal = journal
         self._patience = threading.Event()
         self._requests: list[ReceivedRequest] = []
@@ -245,12 +249,30 @@ class Peer:
             if pieces:
                 self._stream.send_all(*pieces, deadline=Deadline(PATIENCE_S))
                 continue
+            if self.engine.wants_tls:
+                self.start_tls()
             wait_s = self.engine.wake_at - monotonic_s()
             if wait_s > PATIENCE_S:
                 break
             self.pause(max(wait_s, 0))
         if self.engine.end is not None:
             self._stream.cut(rst=self.engine.end is End.RST)
+
+    def start_tls(self) -> None:
+        """Do the TLS handshake; what is sent and received from now on is encrypted.
+
+        An answer to STARTTLS that says yes does this by itself. A script may do it where nobody asked.
+
+        Raises:
+            UsageError: the server has no credentials.
+            HandshakeFailed: no session came about.
+        """
+        self.engine.wants_tls = False
+        if self._tls is None:
+            raise UsageError("the fake server has no TLS credentials: give it tls=server_context(...)")
+        early = self.engine.take_unread()
+        self._stream = start_tls(self._stream, self._tls, Deadline(PATIENCE_S), received=early)
+        self._journal.event(self.number, monotonic_s(), f"TLS is up: {self._stream.pipe.version}")
 
     def pause(self, seconds: float) -> None:
         """Do nothing for a while; cut short when the server is stopped."""
@@ -263,7 +285,9 @@ class Peer:
         self._stream.cut(rst=rst)
 
     def close(self) -> None:
-        """End the connection by FIN. Any number of times."""
+        """End the connection by FIN, and TLS before it. Any number of times."""
+        if isinstance(self._stream, TLSStream):
+            self._stream = self._stream.close_session()
         self._stream.cut()
 
     def interrupt(self) -> None:
@@ -280,7 +304,7 @@ class Peer:
             self.flush()
 
     def _exchange(self, what: str, patience_s: float | None = PATIENCE_S) -> None:
-        if self._stream.closed:
+        if self._stream.fileno() < 0:
             raise UsageError(f"the script waits for {what} after it has ended the connection")
         data = self._stream.receive_some(deadline=Deadline(patience_s), what=what)
         self.engine.receive(data, monotonic_s())

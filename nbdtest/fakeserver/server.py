@@ -313,7 +313,7 @@ class FakeServer:
             script = next((each for each in self._scripts if not each.used), None)
             if script is not None:
                 script.used = True
-                peer = Peer(stream, engine, self.journal)
+                peer = Peer(stream, engine, self.journal, tls=self._tls)
                 thread = threading.Thread(
                     target=self._play, args=(script, peer), name=f"nbdtest-script-{script.name}", daemon=True
                 )

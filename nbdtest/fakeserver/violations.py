@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from nbdtest.wire import ClientFlag, Cmd, CmdFlag, Opt, Option, TransmissionFlag
 from nbdtest.wire.limits import MAXIMUM_STRING, RECOMMENDED_STRING
 
-__all__ = ["Violation", "of_client_flags", "of_option", "of_request", "of_strings"]
+__all__ = ["Violation", "of_client_flags", "of_option", "of_request", "of_strings", "of_tls_end"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,13 @@ def of_strings(*strings: str) -> Iterator[Violation]:
             yield Violation("CONV-006", f"the string {shown}… has {len(encoded)} bytes, 4096 are allowed")
         elif len(encoded) > RECOMMENDED_STRING:
             yield Violation("CONV-005", f"the string {shown}… has {len(encoded)} bytes", binding=False)
+
+
+def of_tls_end(*, aborted: bool) -> Violation:
+    """Judge that the client ended the connection without closing TLS; `aborted` if it had sent ABORT."""
+    if aborted:
+        return Violation("TERM-002", "the client ended the connection after OPT_ABORT without closing TLS")
+    return Violation("TERM-033", "the client ended the connection without closing TLS", binding=False)
 
 
 def of_option(

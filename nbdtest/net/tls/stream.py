@@ -125,8 +125,10 @@ class TLSStream(Stream):
             self.lower.send_all(ciphertext, deadline=deadline)
 
 
-def start_tls(lower: Stream, context: TLSContext, deadline: Deadline | None = None) -> TLSStream:
-    """Do the handshake on a stream from which nothing of it has been read, and return the encrypted stream.
+def start_tls(
+    lower: Stream, context: TLSContext, deadline: Deadline | None = None, *, received: bytes = b""
+) -> TLSStream:
+    """Do the handshake and return the encrypted stream. `received` is what has been read of the peer's part already.
 
     Raises:
         HandshakeFailed: no session came about; the alert has been sent, and `lower` is left for the caller to close.
@@ -134,6 +136,7 @@ def start_tls(lower: Stream, context: TLSContext, deadline: Deadline | None = No
     """
     deadline = deadline or Deadline(lower.timeout_s)
     pipe = TLSPipe(context)
+    pipe.feed(received)
     buffer = memoryview(bytearray(PIECE))
     while True:
         try:
