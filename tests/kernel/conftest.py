@@ -34,33 +34,26 @@ ITEMS_PER_GUEST = 10
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--uml",
-        nargs="?",
-        const="",
-        metavar="ROOT",
-        help="run tests/kernel/guest in User Mode Linux: the installed one, or an unpacked package at ROOT",
+        "--uml", action="store_true", help="run tests/kernel/guest in User Mode Linux ($NBDTEST_UML: which)"
     )
 
 
 class Guest:
     """One boot of User Mode Linux, in which pytest runs the given items in order."""
 
-    def __init__(self, root: str, items: list[pytest.Item], config: pytest.Config) -> None:
+    def __init__(self, items: list[pytest.Item], config: pytest.Config) -> None:
         self._config = config
         self._directory = tempfile.TemporaryDirectory(prefix="guest.")
         self._reports = Path(self._directory.name) / "reports"
         self._output = Path(self._directory.name) / "output"
         self._reports.touch()
-        for part in (
-            "nbdtest",
-            "tests/kernel",
-        ):  # which every process of the guest would do anew
+        for part in ("nbdtest", "tests/kernel"):
+            # Every process of the guest, to which the tree is read-only, would do it anew.
             compileall.compile_dir(config.rootpath / part, quiet=2)
         self._buffer = b""
         self._position = 0
         command = [sys.executable, "-m", "tests.kernel.uml", "--timeout", str(GUEST_LIMIT_S)]
         command += ["--writable", self._directory.name]
-        command += ["--root", root] if root else []
         command += ["--", sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--no-header"]
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
@@ -122,11 +115,11 @@ GUESTS = pytest.StashKey[dict[str, Guest]]()
 """In which guest an item runs, by its id."""
 
 
-def _boot(root: str, session: pytest.Session) -> dict[str, Guest]:
+def _boot(session: pytest.Session) -> dict[str, Guest]:
     """Boot as many guests as pay off, since each has one processor and many tests wait; deal the items out to them."""
     items = [item for item in session.items if _is_guest(item)]
     count = max(1, min(GUESTS_AT_MOST, os.cpu_count() or 1, len(items) // ITEMS_PER_GUEST))
-    guests = [Guest(root, items[number::count], session.config) for number in range(count)]
+    guests = [Guest(items[number::count], session.config) for number in range(count)]
     return {item.nodeid: guests[number % count] for number, item in enumerate(items)}
 
 
@@ -179,15 +172,14 @@ else:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
-        root = item.config.getoption("--uml", default=None)
         if not _is_guest(item):
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        if root is None:
+        if not item.config.getoption("--uml", default=False):
             reports = iter([_report(item, "skipped", (str(HERE / "conftest.py"), 1, f"Skipped: {NO_OPTION}"))])
         else:
             if GUESTS not in item.config.stash:
-                item.config.stash[GUESTS] = _boot(root, item.session)
+                item.config.stash[GUESTS] = _boot(item.session)
             reports = item.config.stash[GUESTS][item.nodeid].reports(item)
         for report in reports:
             item.ihook.pytest_runtest_logreport(report=report)

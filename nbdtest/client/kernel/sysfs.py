@@ -15,6 +15,7 @@ from pathlib import Path
 from nbdtest.client.kernel.failures import NO_MODULE, DeviceError, NoModule
 
 __all__ = [
+    "SECTOR",
     "Progress",
     "Sysfs",
     "device_index",

@@ -83,8 +83,8 @@ def _boot(kernel: Kernel, job: Path, memory: str, timeout_s: float, verbose: boo
     arguments = [
         str(kernel.executable),
         *(f"mem={memory}", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro"),
-        # The kernel's own messages go to a console that is nowhere, so that stdout is the command's alone.
-        *("con0=null,fd:1", "con=null", "ssl=null"),
+        # stdout is the command's alone; the kernel's own messages go to stderr, which is kept for when it dies.
+        *("con0=null,fd:1", "con=null", "ssl0=null,fd:2", "ssl=null"),
         *(("loglevel=7",) if verbose else ("console=ttyS0", "quiet")),
         *("panic=-1", "lpj=9641984"),  # a given loops-per-jiffy saves 0.3 s of calibration
         *(f"umid=guest{os.getpid()}", f"uml_dir={job}/"),
@@ -122,6 +122,7 @@ def _boot(kernel: Kernel, job: Path, memory: str, timeout_s: float, verbose: boo
         return TIMED_OUT
     with contextlib.suppress(OSError, ValueError):
         return int((job / "status").read_text())
+    print(_text(job / "chatter"), file=sys.stderr)
     return NO_STATUS
 
 

@@ -54,7 +54,7 @@ def find(root: Path | None = None) -> Kernel:
         raise CannotRun(
             f"Debian's {PACKAGE} is for Linux on x86_64, this is {platform.system()} on {platform.machine()}"
         )
-    if root is None and ENVIRONMENT in os.environ:
+    if root is None and os.environ.get(ENVIRONMENT):
         root = Path(os.environ[ENVIRONMENT])
     if root is not None:
         return _kernel_under(root.resolve())

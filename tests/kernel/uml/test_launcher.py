@@ -70,7 +70,7 @@ def test_a_killed_launcher_leaves_no_guest_behind() -> None:
 def test_a_kernel_that_panics_leaves_its_log() -> None:
     done = launch("--", "sh", "-c", "echo c >/proc/sysrq-trigger")
     assert done.returncode == 125
-    assert "sysrq triggered crash" in done.stdout
+    assert "sysrq triggered crash" in done.stdout + done.stderr
 
 
 def test_without_the_driver_the_library_says_how_to_get_it() -> None:
