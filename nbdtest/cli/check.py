@@ -2,14 +2,12 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
 import nbdtest
+from nbdtest.cli.console import Console
 from nbdtest.conformance.declare import Check, each_check, select
 from nbdtest.conformance.suite import in_order
 from nbdtest.errors import UsageError
@@ -93,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     checks = select(in_order(each_check()), ids=patterns, level=Level(arguments.level))
     if not checks:
         raise UsageError("no check is selected")
-    console = Console(highlight=False, markup=False, quiet=arguments.json, soft_wrap=True)
+    console = Console(quiet=arguments.json)
     targets: list[TargetInfo] = []
     results: list[Result] = []
     with ExitStack() as stack:
@@ -106,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
                 results += _run(subject, checks, console, verbose=arguments.verbose)
                 targets.append(subject.info())
         except KeyboardInterrupt:
-            console.print("interrupted: the results so far are not reported", style="bold")
+            console.say("interrupted: the results so far are not reported", style="bold")
             raise
     report = Report(
         tool=f"nbdtest {nbdtest.__version__}",
@@ -116,12 +114,12 @@ def run(arguments: argparse.Namespace) -> int:
         strict=arguments.strict,
     )
     for target in targets:
-        console.print(f"{target.name}: {verdict(report, target.name)}", style="bold")
+        console.say(f"{target.name}: {verdict(report, target.name)}", style="bold")
     if arguments.json:
         sys.stdout.write(json_document(report))
     for path in arguments.report:
         _write(Path(path), writer_for(path)(report))
-        console.print(f"report written to {path}")
+        console.say(f"report written to {path}")
     if arguments.update_expect:
         return _update(Path(arguments.update_expect), report, console)
     return int(report.failed)
@@ -130,44 +128,33 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(subject: Subject, checks: Sequence[Check], console: Console, *, verbose: bool) -> list[Result]:
     """Run all checks on one server, and print what is not as it should be."""
     version = subject.source.version
-    console.print(f"{subject.spec.name}{f' ({version})' if version else ''}", style="bold")
+    console.say(f"{subject.spec.name}{f' ({version})' if version else ''}", style="bold")
     if not subject.source.writable:
         why = "its profile says read_only" if subject.spec.read_only else "it was not started here; see --allow-writes"
-        console.print(f"  checks that write are skipped: {why}")
+        console.say(f"  checks that write are skipped: {why}")
     results = []
-    with _progress(subject.spec.name, len(checks), console) as advance:
+    with console.progress(subject.spec.name, len(checks)) as advance:
         for check in checks:
             result = subject.run(check)
             results.append(result)
             if needs_detail(result) and not result.expected:
                 _print_details(console, result, subject.spec.text)
             elif verbose:
-                console.print(f"  {word(result)}: {result.check}{_reason(result)}")
+                console.say(f"  {word(result)}: {result.check}{_reason(result)}")
             advance()
     return results
 
 
-@contextmanager
-def _progress(name: str, total: int, console: Console) -> Iterator[Callable[[], None]]:
-    if console.quiet or not console.is_terminal:
-        yield lambda: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
-        task = progress.add_task(name, total=total)
-        yield lambda: progress.advance(task)
-
-
 def _print_details(console: Console, result: Result, spec: str) -> None:
-    console.print(f"\n  {word(result)}: {result.check}: {result.title}", style=STYLES.get(word(result)))
+    console.say(f"\n  {word(result)}: {result.check}: {result.title}", style=STYLES.get(word(result), ""))
     blocks = [result.message]
     if result.transcript:
         blocks.append(f"what was sent and received:\n{result.transcript}")
     blocks.append(f"again: {repeat_command(spec, result.check)}")
     for block in blocks:
         for line in printable(block).strip("\n").split("\n"):
-            console.print(f"    {line}")
-    console.print()
+            console.say(f"    {line}")
+    console.say()
 
 
 def _reason(result: Result) -> str:
@@ -216,5 +203,5 @@ def _update(path: Path, report: Report, console: Console) -> int:
         if result.outcome in (Outcome.FAILED, Outcome.WARNED) and not result.expected
     ]
     _write(path, format_deviations([*kept, *new]))
-    console.print(f"{path}: {len(kept)} kept, {len(new)} added, {len(listed) - len(kept)} taken off")
+    console.say(f"{path}: {len(kept)} kept, {len(new)} added, {len(listed) - len(kept)} taken off")
     return int(any(result.outcome is Outcome.ERROR for result in report.results))

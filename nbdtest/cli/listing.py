@@ -4,9 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
+from nbdtest.cli.console import Console
 from nbdtest.conformance.catalogue import coverage
 from nbdtest.conformance.declare import each_check
 from nbdtest.errors import UsageError
@@ -32,15 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(rows, indent=1))
         return 0
-    console = Console(highlight=False, markup=False)
-    if console.is_terminal:
-        table = Table(*_COLUMNS[arguments.what], box=None, pad_edge=False)
-        for row in rows:
-            table.add_row(*(_cell(row[column]) for column in _COLUMNS[arguments.what]))
-        console.print(table)
-    else:
-        for row in rows:
-            print("\t".join(_cell(row[column]) for column in _COLUMNS[arguments.what]))
+    columns = _COLUMNS[arguments.what]
+    Console().table(columns, [[_cell(row[column]) for column in columns] for row in rows])
     return 0
 
 
