@@ -121,8 +121,8 @@ class Layout:
         """The slots of known size up to the first of unknown size, as one `struct.Struct`, and the slots after them."""
         self.fixed = None if self.tail else self.front
         """The whole layout as a `struct.Struct`, or None if its size varies."""
-        self.pack = _packer_of(slots, self.fixed)
-        """Writes a whole message of numbers only; None for other layouts."""
+        self.pack = _packer_of(slots, self.front, self.tail)
+        """Writes a whole message of the ordinary shapes; None for other layouts."""
 
     @property
     def ends_itself(self) -> bool:
@@ -327,17 +327,37 @@ def _split(slots: tuple[Slot, ...]) -> tuple[struct.Struct, tuple[Slot, ...]]:
     return struct.Struct(code), ()
 
 
-def _packer_of(slots: tuple[Slot, ...], fixed: struct.Struct | None) -> Callable[[object], bytes] | None:
-    """Build the fast way to write a layout whose constants come first and whose other slots are all integers."""
+def _packer_of(
+    slots: tuple[Slot, ...], front: struct.Struct, tail: tuple[Slot, ...]
+) -> Callable[[object], bytes] | None:
+    """Build the fast way to write a layout of constants first, then integers, and perhaps bytes or text at the end.
+
+    The length of these may stand in front of them.
+    """
     constants = [slot.value for slot in slots if isinstance(slot, Constant)]
-    rest = slots[len(constants) :]
-    if fixed is None or not rest or not all(isinstance(slot, Integer) for slot in rest):
+    rest = slots[len(constants) : len(slots) - len(tail)]
+    counted = bool(rest) and isinstance(rest[-1], Length)
+    numbers = rest[:-1] if counted else rest
+    if len(tail) > 1 or counted > len(tail) or not all(isinstance(slot, Integer) for slot in numbers):
         return None
-    values = operator.attrgetter(*(slot.name for slot in rest))
-    pack = fixed.pack
-    if len(rest) == 1:  # attrgetter gives one value, not a tuple
-        return lambda message: pack(*constants, values(message))
-    return lambda message: pack(*constants, *values(message))
+    if not (numbers or tail) or not all(isinstance(slot, Rest | Text) for slot in tail):
+        return None
+    pack, values = front.pack, _values_of([slot.name for slot in numbers])
+    if not tail:
+        return lambda message: pack(*constants, *values(message))
+    (end,) = tail
+
+    def write(message: object) -> bytes:
+        body = _encode_body(end, getattr(message, end.name))
+        return pack(*constants, *values(message), *((len(body),) if counted else ())) + body
+
+    return write
+
+
+def _values_of(names: list[str]) -> Callable[[object], tuple[Any, ...]]:
+    if len(names) > 1:
+        return operator.attrgetter(*names)
+    return lambda message: tuple(getattr(message, name) for name in names)
 
 
 def _check_constant(slot: Constant, seen: int, what: str) -> None:
