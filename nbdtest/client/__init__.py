@@ -9,6 +9,7 @@ with NBD() as h:
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 from nbdtest.client import constants
 from nbdtest.client.buffer import Buffer
@@ -16,7 +17,14 @@ from nbdtest.client.constants import *  # noqa: F403 - its __all__ is part of ou
 from nbdtest.client.errors import ClosedHandle, Error
 from nbdtest.client.handle import NBD
 
-__all__ = ["NBD", "Buffer", "ClosedHandle", "Error", "nbd", *constants.__all__]
+__all__ = ["NBD", "Buffer", "ClosedHandle", "Error", "install_as_nbd", "nbd", *constants.__all__]
+
+
+def install_as_nbd() -> ModuleType:
+    """Let programs that say `import nbd` have this client; see `nbdtest.client.drop_in`."""
+    from nbdtest.client import drop_in
+
+    return drop_in.install_as_nbd()
 
 
 @contextmanager

@@ -84,50 +84,68 @@ def clear(view: memoryview) -> None:
 class Command:
     """One request and what has come back for it. `view` is the caller's buffer: filled by a read, sent by a write."""
 
-    __slots__ = (
-        "arrived",
-        "chunk",
-        "completion",
-        "cookie",
-        "count",
-        "error",
-        "extent",
-        "flags",
-        "offset",
-        "raised",
-        "type",
-        "view",
-        "whole",
-        "wide",
-    )
+    # Most commands need few of these, and many commands are made: what is not given stays with the class.
+    cookie = 0
+    error = 0
+    whole = False
+    """Whether every byte of a read has arrived."""
+    arrived: Intervals | None = None
+    """Which bytes of a read have arrived, as far as `whole` does not say it."""
+    raised: BaseException | None = None
+    """What a callback of this command raised first."""
+    chunk: ChunkCallback | None = None
+    extent: Callable[..., Any] | None = None
+    wide = False
 
     def __init__(
         self,
         type_: int,
         offset: int,
         count: int,
-        *,
         flags: int = 0,
         view: memoryview | None = None,
         completion: CompletionCallback | None = None,
-        chunk: ChunkCallback | None = None,
-        extent: Callable[..., Any] | None = None,
-        wide: bool = False,
     ) -> None:
-        self.cookie = 0
         self.type = type_
         self.offset = offset
         self.count = count
         self.flags = flags
         self.view = view
         self.completion = completion
-        self.chunk = chunk
-        self.extent = extent
-        self.wide = wide
-        self.error = 0
-        self.whole = False
-        self.arrived: Intervals | None = None
-        self.raised: BaseException | None = None
+
+    @classmethod
+    def block_status(
+        cls,
+        offset: int,
+        count: int,
+        flags: int,
+        extent: Callable[..., Any],
+        *,
+        wide: bool = False,
+        payload: bytes | None = None,
+        completion: CompletionCallback | None = None,
+    ) -> Command:
+        """A BLOCK_STATUS; `payload` filters the contexts, and its length is then the request's."""
+        view = None if payload is None else memoryview(payload)
+        command = cls(Cmd.BLOCK_STATUS, offset, count if payload is None else len(payload), flags, view, completion)
+        command.extent = extent
+        command.wide = wide
+        return command
+
+    @classmethod
+    def read(
+        cls,
+        view: memoryview,
+        offset: int,
+        flags: int = 0,
+        *,
+        chunk: ChunkCallback | None = None,
+        completion: CompletionCallback | None = None,
+    ) -> Command:
+        """A READ into `view`."""
+        command = cls(Cmd.READ, offset, len(view), flags, view, completion)
+        command.chunk = chunk
+        return command
 
     @property
     def name(self) -> str:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import Any, Final
 
 __all__ = [
     "AIO_DIRECTION",
@@ -68,6 +68,11 @@ __all__ = [
 ]
 
 
+def _invert(self: enum.IntFlag) -> Any:
+    """Every other bit, as of a plain integer; Python's own flags keep to the bits that have names."""
+    return ~int(self)
+
+
 class TLS(enum.IntEnum):
     """Whether the connection is encrypted (`set_tls`)."""
 
@@ -94,6 +99,7 @@ class CMD_FLAG(enum.IntFlag):  # noqa: N801 - libnbd's name for the group
     REQ_ONE = 1 << 3
     FAST_ZERO = 1 << 4
     PAYLOAD_LEN = 1 << 5
+    __invert__ = _invert
 
 
 class HANDSHAKE_FLAG(enum.IntFlag):  # noqa: N801 - libnbd's name for the group
@@ -101,6 +107,7 @@ class HANDSHAKE_FLAG(enum.IntFlag):  # noqa: N801 - libnbd's name for the group
 
     FIXED_NEWSTYLE = 1 << 0
     NO_ZEROES = 1 << 1
+    __invert__ = _invert
 
 
 class STRICT(enum.IntFlag):
@@ -113,6 +120,7 @@ class STRICT(enum.IntFlag):
     ALIGN = 1 << 4
     PAYLOAD = 1 << 5
     AUTO_FLAG = 1 << 6
+    __invert__ = _invert
 
 
 class ALLOW_TRANSPORT(enum.IntFlag):  # noqa: N801 - libnbd's name for the group
@@ -122,12 +130,14 @@ class ALLOW_TRANSPORT(enum.IntFlag):  # noqa: N801 - libnbd's name for the group
     UNIX = 1 << 1
     VSOCK = 1 << 2
     SSH = 1 << 3
+    __invert__ = _invert
 
 
 class SHUTDOWN(enum.IntFlag):
     """Flags of `shutdown`."""
 
     ABANDON_PENDING = 1 << 16
+    __invert__ = _invert
 
 
 class AIO_DIRECTION(enum.IntFlag):  # noqa: N801 - libnbd's name for the group
@@ -136,6 +146,7 @@ class AIO_DIRECTION(enum.IntFlag):  # noqa: N801 - libnbd's name for the group
     READ = 1
     WRITE = 2
     BOTH = 3
+    __invert__ = _invert
 
 
 class READ(enum.IntEnum):

@@ -14,10 +14,9 @@ from collections.abc import Callable
 from nbdtest.client import states
 from nbdtest.client.channel import Channel, TLSChannel
 from nbdtest.client.connecting import Connector, TryAnother
-from nbdtest.client.constants import AIO_DIRECTION, AIO_DIRECTION_BOTH, AIO_DIRECTION_READ, AIO_DIRECTION_WRITE
 from nbdtest.client.engine import Engine
 from nbdtest.client.errors import Failure
-from nbdtest.client.states import State
+from nbdtest.client.states import BOTH, READING, WRITING, State
 from nbdtest.net.clock import Deadline
 from nbdtest.net.tls import TLSContext
 
@@ -49,11 +48,11 @@ class Driver:
             return self._connector.socket.fileno()
         return -1
 
-    def direction(self) -> AIO_DIRECTION:
+    def direction(self) -> int:
         """What has to become possible before anything can go on."""
         direction = self.state.direction
         if direction and self.channel is not None and self.channel.wants_to_send:
-            return AIO_DIRECTION_BOTH
+            return BOTH
         return direction
 
     @property
@@ -143,13 +142,35 @@ class Driver:
                 break
         self._follow_up()
 
+    def _receive_waiting(self) -> None:
+        """Receive at least one byte, however long that takes: waiting here is cheaper than polling first."""
+        engine, channel = self.engine, self.channel
+        assert channel is not None, "connected"
+        try:
+            count = channel.receive_waiting(engine.receive_space(), whole=engine.inbox.lent_rest > 0)
+        except Failure as failure:
+            engine.die(failure)
+        except BaseException:
+            # What the interrupted system call had done is not known, so the stream has no known position any more.
+            engine.die(Failure("interrupted while waiting for a reply", errno.EINTR))
+            raise
+        else:
+            if count:
+                engine.received(count)
+            else:
+                engine.received_end()
+        if engine.has_output:
+            self.flush()
+        else:
+            self._follow_up()
+
     def notify_read(self) -> None:
         """The socket is readable.
 
         Raises:
             Failure: the handle is not waiting for that, or the connection died of it.
         """
-        if not self.direction() & AIO_DIRECTION_READ:
+        if not self.direction() & READING:
             raise Failure(f"external event 0 is invalid in state {self.state.name}", errno.EINVAL)
         self._watched(self.receive)
 
@@ -159,7 +180,7 @@ class Driver:
         Raises:
             Failure: the handle is not waiting for that, or the connection died of it.
         """
-        if not self.direction() & AIO_DIRECTION_WRITE:
+        if not self.direction() & WRITING:
             raise Failure(f"external event 1 is invalid in state {self.state.name}", errno.EINVAL)
         connector = self._connector
         if connector is not None:
@@ -185,11 +206,14 @@ class Driver:
         if self.engine.has_output and self._connector is None:
             self._watched(self.flush)
         direction = self.direction()
-        events = (select.POLLIN if direction & AIO_DIRECTION_READ else 0) | (
-            select.POLLOUT if direction & AIO_DIRECTION_WRITE else 0
-        )
+        events = (select.POLLIN if direction & READING else 0) | (select.POLLOUT if direction & WRITING else 0)
         if not events:
             raise Failure(f"nothing to poll for in state {self.state.name}", errno.EINVAL)
+        if direction == READING and extra < 0 and deadline.seconds == math.inf and not self._handshaking:
+            channel = self.channel
+            if channel is not None and not isinstance(channel, TLSChannel):
+                self._watched(self._receive_waiting)
+                return True
         descriptor = self.descriptor()
         poller = select.poll()
         poller.register(descriptor, events)
@@ -200,7 +224,7 @@ class Driver:
         except OSError as error:
             raise Failure.of_os("poll", error) from None
         happened = dict(ready).get(descriptor, 0)
-        if happened & READABLE and direction & AIO_DIRECTION_READ:
+        if happened & READABLE and direction & READING:
             self.notify_read()
         elif happened & (select.POLLOUT | select.POLLHUP | select.POLLERR) and self._connector is not None:
             self.notify_write()  # SO_ERROR tells the reason
@@ -233,7 +257,7 @@ class Driver:
     def _follow_up(self) -> None:
         """Do for the engine what it cannot do itself."""
         engine = self.engine
-        if engine.tls_wanted and not self._handshaking and not engine.has_output:
+        if engine.tls_wanted and not engine.over and not self._handshaking and not engine.has_output:
             self._start_tls()
         if engine.half_close_wanted and not engine.has_output and self.channel is not None:
             engine.half_close_wanted = False

@@ -52,7 +52,8 @@ class Engine:
         self.settings = settings
         self._log = log
         self._report = report
-        self._resting: State = states.START
+        self.resting: State = states.START
+        """The state, leaving aside whether there is something to be sent."""
         self.failure: Failure | None = None
         """Why the connection is dead."""
         self.refusal: Failure | None = None
@@ -72,11 +73,13 @@ class Engine:
         self.inbox = Inbox()
         self.mid_message = False
         self._program: Program | None = None
-        self._running = False
+        self.running = False
+        """Whether the engine is in the middle of something; who calls it now is a callback."""
         self._option_completion: CompletionCallback | None = None
         self._express = Express(self)
 
-        self._output: deque[bytes | bytearray | memoryview] = deque()
+        self.outgoing: deque[bytes | bytearray | memoryview] = deque()
+        """What is encoded and has to be sent."""
         self._batch: list[tuple[Command, int]] = []  # commands in the output, with their lengths
         self._batch_sent = 0
         self.queue: deque[Command] = deque()
@@ -89,7 +92,7 @@ class Engine:
         self.half_close_wanted = False
         """The driver shuts the sending side when the output is gone."""
         self._large_reads = 0
-        self._next_cookie = 1
+        self.next_cookie = 1
 
         self.bytes_sent = 0
         self.chunks_sent = 0
@@ -101,39 +104,29 @@ class Engine:
     @property
     def state(self) -> State:
         """Where the connection rests."""
-        if self._resting is not states.READY or not self.has_output:
-            return self._resting
-        if self._output and isinstance(self._output[0], memoryview):
+        if self.resting is not states.READY or not self.has_output:
+            return self.resting
+        if self.outgoing and isinstance(self.outgoing[0], memoryview):
             return states.SENDING_PAYLOAD
         return states.SENDING_REQUEST
 
     @state.setter
     def state(self, state: State) -> None:
-        self._resting = state
-
-    @property
-    def resting(self) -> State:
-        """The state, leaving aside whether there is something to be sent."""
-        return self._resting
+        self.resting = state
 
     def rest_in(self, state: State) -> None:
         """Note where a dialogue waits."""
-        self._resting = state
+        self.resting = state
 
     @property
     def transmitting(self) -> bool:
         """Whether requests can be sent and replies received."""
-        return self._resting is states.READY
+        return self.resting is states.READY
 
     @property
     def over(self) -> bool:
         """Whether the connection has ended, one way or the other."""
-        return self._resting is states.CLOSED or self._resting is states.DEAD
-
-    @property
-    def running(self) -> bool:
-        """Whether the engine is in the middle of something, and what runs now is a callback."""
-        return self._running
+        return self.resting is states.CLOSED or self.resting is states.DEAD
 
     @property
     def pending(self) -> int:
@@ -161,9 +154,9 @@ class Engine:
 
     def _option(self, dialogue: Dialogue, then: State) -> Program:
         self.refusal = yield from dialogue
-        self._resting = then if self.refusal is None else states.NEGOTIATING
+        self.resting = then if self.refusal is None else states.NEGOTIATING
         self._complete_option(0 if self.refusal is None else self.refusal.errnum or errno.ENOTSUP)
-        if self._resting is states.CLOSED:
+        if self.resting is states.CLOSED:
             self._end(states.CLOSED)
 
     def _complete_option(self, number: int) -> None:
@@ -201,9 +194,9 @@ class Engine:
     def advance(self) -> None:
         """Go on with whatever the engine was waiting for."""
         program = self._program
-        if program is None or self._running:
+        if program is None or self.running:
             return
-        self._running = True
+        self.running = True
         try:
             next(program)
             if self.over:
@@ -219,8 +212,8 @@ class Engine:
             self.die(Failure("interrupted while a message was being read", errno.EINTR))
             raise
         finally:
-            self._running = False
-        if self._program is None and self._resting is states.READY:
+            self.running = False
+        if self._program is None and self.resting is states.READY:
             self._run(read_replies(self))
 
     def _run(self, program: Program) -> None:
@@ -259,11 +252,11 @@ class Engine:
     @property
     def has_output(self) -> bool:
         """Whether there is anything to be sent, encoded already or not."""
-        return bool(self._output or self.queue)
+        return bool(self.outgoing or self.queue)
 
     def send(self, data: bytes) -> None:
         """Add bytes of the handshake."""
-        self._output.append(data)
+        self.outgoing.append(data)
 
     def end_output(self) -> None:
         """Nothing follows what is to be sent now."""
@@ -271,15 +264,15 @@ class Engine:
 
     def output(self) -> deque[bytes | bytearray | memoryview]:
         """What is to be sent, in order; to be passed on as it is and not changed."""
-        if not self._output and self.queue:
+        if not self.outgoing and self.queue:
             self._encode_batch()
-        return self._output
+        return self.outgoing
 
     def sent(self, count: int) -> None:
         """The first `count` bytes of `output()` are gone."""
         self.bytes_sent += count
         self._batch_sent += count
-        output = self._output
+        output = self.outgoing
         while output and count >= len(output[0]):
             count -= len(output.popleft())
         if count:
@@ -287,9 +280,9 @@ class Engine:
         if not output:
             self._batch.clear()
             self._batch_sent = 0
-            if not self.queue and self.disconnecting and self._resting is states.READY:
+            if not self.queue and self.disconnecting and self.resting is states.READY:
                 self.half_close_wanted = True
-            if self._resting is not states.READY:
+            if self.resting is not states.READY:
                 self.advance()
 
     def _encode_batch(self) -> None:
@@ -308,12 +301,12 @@ class Engine:
                 if len(payload) < COPY_BELOW:
                     small += payload
                 else:
-                    self._output += (small, payload)
+                    self.outgoing += (small, payload)
                     small = bytearray()
             self._batch.append((command, length))
             total += length
         if small:
-            self._output.append(small)
+            self.outgoing.append(small)
 
     def _header(self, command: Command) -> bytes:
         self.chunks_sent += 1
@@ -327,24 +320,36 @@ class Engine:
 
     def submit(self, command: Command) -> int:
         """Queue a command and return its cookie."""
-        cookie = command.cookie = self._next_cookie
-        self._next_cookie = cookie + 1
+        cookie = command.cookie = self.next_cookie
+        self.next_cookie = cookie + 1
+        self._large_read_begins(command)
+        self.queue.append(command)
+        return cookie
+
+    def _large_read_begins(self, command: Command) -> None:
         if command.type == _READ and command.count >= LARGE_READ:
             self._large_reads += 1
             self.inbox.narrow = True
-        self.queue.append(command)
-        return cookie
 
     def disconnect(self, flags: int = 0) -> None:
         """Queue CMD_DISC, after which nothing is sent any more."""
         self.submit(Command(_DISC, 0, 0, flags=flags))
         self.disconnecting = True
 
-    def take_cookie(self) -> int:
-        """Use up a cookie for a request that goes out by another way."""
-        cookie = self._next_cookie
-        self._next_cookie = cookie + 1
-        return cookie
+    def resume(self, command: Command, cookie: int, sent: int, received: bytes) -> None:
+        """Take over a command that was begun by another way: `sent` bytes of it are gone, `received` came after them.
+
+        To be called with nothing else queued, in flight or in the inbox.
+        """
+        command.cookie = cookie
+        self._large_read_begins(command)
+        self.queue.append(command)
+        self._encode_batch()
+        self.sent(sent)
+        if received:
+            self.bytes_received += len(received)
+            self.inbox.preload(received)
+            self.advance()
 
     def finish(self, command: Command) -> None:
         """The reply to `command` is complete."""
@@ -394,12 +399,12 @@ class Engine:
 
     def _truncate_output(self, keep: int) -> None:
         kept: deque[bytes | bytearray | memoryview] = deque()
-        for piece in self._output:
+        for piece in self.outgoing:
             part = memoryview(piece)[:keep]
             keep -= len(part)
             if len(part):
                 kept.append(part)
-        self._output = kept
+        self.outgoing = kept
 
     def _abort(self, command: Command) -> None:
         command.fail(errno.ENOTCONN)
@@ -447,11 +452,11 @@ class Engine:
             self._end(states.CLOSED)
 
     def _end(self, state: State, number: int = 0) -> None:
-        self._resting = state
-        if self._program is not None and not self._running:
+        self.resting = state
+        if self._program is not None and not self.running:
             self._program.close()
             self._program = None
-        self._output.clear()
+        self.outgoing.clear()
         self._batch.clear()
         self.inbox.withdraw()
         self._complete_option(number or errno.ENOTCONN)

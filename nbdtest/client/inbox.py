@@ -45,9 +45,7 @@ class Inbox:
         if self.head == self.tail:
             self.head = self.tail = 0
         elif self._capacity - self.tail < NARROW:
-            rest = self.buffer[self.head : self.tail]
-            self.buffer[: len(rest)] = rest
-            self.head, self.tail = 0, len(rest)
+            self._compact()
         if self.narrow:
             return self.view[self.tail : self.tail + NARROW]
         return self.view[self.tail :] if self.tail else self.view
@@ -60,6 +58,21 @@ class Inbox:
             self._lent = None
         else:
             self._lent = self._lent[count:]
+
+    def preload(self, data: bytes) -> None:
+        """Add bytes that were received elsewhere. Nothing may be lent."""
+        needed = self.tail - self.head + len(data)
+        if needed > self._capacity - NARROW:
+            staged = bytes(self.view[self.head : self.tail])
+            self._capacity = needed + CAPACITY
+            self.buffer = bytearray(self._capacity)
+            self.view = memoryview(self.buffer)
+            self.buffer[: len(staged)] = staged
+            self.head, self.tail = 0, len(staged)
+        elif self._capacity - self.tail < len(data):
+            self._compact()
+        self.view[self.tail : self.tail + len(data)] = data
+        self.tail += len(data)
 
     def take(self, count: int) -> bytes:
         """Remove and return the oldest `count` bytes, which must be there."""
@@ -80,6 +93,11 @@ class Inbox:
         count = min(self.tail - self.head, count)
         self.head += count
         return count
+
+    def _compact(self) -> None:
+        rest = self.buffer[self.head : self.tail]
+        self.view[: len(rest)] = rest
+        self.head, self.tail = 0, len(rest)
 
     def withdraw(self) -> None:
         """Forget the lent buffer: its owner wants it back."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from nbdtest.client.constants import ALLOW_TRANSPORT_MASK, HANDSHAKE_FLAG_MASK, STRICT_MASK, TLS_ALLOW, TLS_DISABLE
+from nbdtest.client.constants import ALLOW_TRANSPORT_MASK, HANDSHAKE_FLAG_MASK, STRICT_MASK, TLS
 from nbdtest.client.errors import Failure
 from nbdtest.wire import TransmissionFlag
 from nbdtest.wire.limits import DEFAULT_MAXIMUM_PAYLOAD, MAXIMUM_MINIMUM_BLOCK, MINIMUM_PREFERRED_BLOCK
@@ -24,14 +24,14 @@ UNLIMITED = 0xFFFF_FFFF
 
 @dataclass(slots=True)
 class Settings:
-    """Everything a caller may set, with libnbd's defaults."""
+    """Everything a caller may set, with libnbd's defaults. Flags are plain integers here: they are tested often."""
 
     handle_name: str
     debug: bool = False
     export_name: str = ""
     request_block_size: bool = True
     full_info: bool = False
-    tls: int = TLS_DISABLE
+    tls: int = TLS.DISABLE.value
     tls_certificates: str | None = None
     tls_verify_peer: bool = True
     tls_username: str | None = None
@@ -42,15 +42,15 @@ class Settings:
     request_structured_replies: bool = True
     request_meta_context: bool = True
     pread_initialize: bool = True
-    strict: int = STRICT_MASK
+    strict: int = STRICT_MASK.value
     opt_mode: bool = False
     meta_contexts: list[str] = field(default_factory=list)
-    uri_allow_transports: int = ALLOW_TRANSPORT_MASK
-    uri_allow_tls: int = TLS_ALLOW
+    uri_allow_transports: int = ALLOW_TRANSPORT_MASK.value
+    uri_allow_tls: int = TLS.ALLOW.value
     uri_allow_tls_priority: bool = False
     uri_allow_local_file: bool = False
     socket_activation_name: str = ""
-    handshake_flags: int = HANDSHAKE_FLAG_MASK
+    handshake_flags: int = HANDSHAKE_FLAG_MASK.value
     force_export_name: bool = False
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from nbdtest.client.constants import AIO_DIRECTION, AIO_DIRECTION_BOTH, AIO_DIRECTION_READ, AIO_DIRECTION_WRITE
+from nbdtest.client.constants import AIO_DIRECTION
 
 __all__ = [
     "ALL_STATES",
+    "BOTH",
     "CLOSED",
     "CONNECTING_TCP",
     "CONNECTING_TO",
@@ -18,6 +19,7 @@ __all__ = [
     "NEGOTIATING",
     "OLDSTYLE",
     "OPTION_STATES",
+    "READING",
     "READY",
     "RECEIVING_FLAGS",
     "RECEIVING_MAGIC",
@@ -28,6 +30,7 @@ __all__ = [
     "START",
     "TLS_READING",
     "TLS_WRITING",
+    "WRITING",
     "Group",
     "OptionStates",
     "State",
@@ -57,17 +60,20 @@ _PHRASES = {
 }
 
 
-NOWHERE = AIO_DIRECTION(0)
+# Plain integers, like the states' bits: Python's flags are slow, and these are tested often.
+READING = AIO_DIRECTION.READ.value
+WRITING = AIO_DIRECTION.WRITE.value
+BOTH = AIO_DIRECTION.BOTH.value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class State:
-    """A state in which a handle can rest. `bit` is its group as a plain int, for quick tests."""
+    """A state in which a handle can rest, its group as one bit, and which readiness of the socket lets it go on."""
 
     name: str
     comment: str
     bit: int
-    direction: AIO_DIRECTION = NOWHERE
+    direction: int = 0
 
     def __str__(self) -> str:
         return f"{self.name}: {self.comment}"
@@ -75,21 +81,21 @@ class State:
 
 START = State("START", "Handle after being initially created", Group.CREATED.value)
 NEGOTIATING = State("NEGOTIATING", "Connection is ready to negotiate an NBD option", Group.NEGOTIATING.value)
-READY = State("READY", "Connection is ready to process NBD commands", Group.CONNECTED.value, AIO_DIRECTION_READ)
+READY = State("READY", "Connection is ready to process NBD commands", Group.CONNECTED.value, READING)
 CLOSED = State("CLOSED", "Connection is closed", Group.CLOSED.value)
 DEAD = State("DEAD", "Connection is in an unrecoverable error state, can only be closed", Group.DEAD.value)
 
 
 def _reading(name: str, comment: str) -> State:
-    return State(name, comment, Group.CONNECTING.value, AIO_DIRECTION_READ)
+    return State(name, comment, Group.CONNECTING.value, READING)
 
 
 def _writing(name: str, comment: str) -> State:
-    return State(name, comment, Group.CONNECTING.value, AIO_DIRECTION_WRITE)
+    return State(name, comment, Group.CONNECTING.value, WRITING)
 
 
 def _issuing(name: str, comment: str) -> State:
-    return State(name, comment, Group.CONNECTED.value, AIO_DIRECTION_BOTH)
+    return State(name, comment, Group.CONNECTED.value, BOTH)
 
 
 CONNECTING_TO = _writing("CONNECT.CONNECTING", "Connecting to the remote server")

@@ -8,19 +8,7 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 
-from nbdtest.client.constants import (
-    CMD_FLAG_DF,
-    CMD_FLAG_FAST_ZERO,
-    CMD_FLAG_FUA,
-    CMD_FLAG_PAYLOAD_LEN,
-    STRICT_ALIGN,
-    STRICT_AUTO_FLAG,
-    STRICT_BOUNDS,
-    STRICT_COMMANDS,
-    STRICT_FLAGS,
-    STRICT_PAYLOAD,
-    STRICT_ZERO_SIZE,
-)
+from nbdtest.client.constants import CMD_FLAG, STRICT
 from nbdtest.client.engine import Engine
 from nbdtest.client.errors import Failure
 from nbdtest.client.settings import MAX_REQUEST_SIZE
@@ -29,6 +17,15 @@ from nbdtest.wire import Cmd, TransmissionFlag
 __all__ = ["check_command", "check_filter", "check_flags", "check_request"]
 
 NARROW_LIMIT = 0xFFFF_FFFF
+# Plain integers: Python's flags are slow.
+COMMANDS = STRICT.COMMANDS.value
+FLAGS = STRICT.FLAGS.value
+BOUNDS = STRICT.BOUNDS.value
+ZERO_SIZE = STRICT.ZERO_SIZE.value
+ALIGN = STRICT.ALIGN.value
+PAYLOAD = STRICT.PAYLOAD.value
+AUTO_FLAG = STRICT.AUTO_FLAG.value
+PAYLOAD_LEN = CMD_FLAG.PAYLOAD_LEN.value
 READ_ONLY = TransmissionFlag.READ_ONLY.value
 
 
@@ -46,10 +43,10 @@ class Demand:
 
 
 _WRITABLE = Demand(READ_ONLY, "server does not support write operations", errno.EPERM, absent=True)
-_FUA = Demand(TransmissionFlag.SEND_FUA.value, "server does not support the FUA flag", when=CMD_FLAG_FUA)
-_DF = Demand(TransmissionFlag.SEND_DF.value, "server does not support the DF flag", when=CMD_FLAG_DF)
+_FUA = Demand(TransmissionFlag.SEND_FUA.value, "server does not support the FUA flag", when=CMD_FLAG.FUA.value)
+_DF = Demand(TransmissionFlag.SEND_DF.value, "server does not support the DF flag", when=CMD_FLAG.DF.value)
 _FAST_ZERO = Demand(
-    TransmissionFlag.SEND_FAST_ZERO.value, "server does not support the fast zero flag", when=CMD_FLAG_FAST_ZERO
+    TransmissionFlag.SEND_FAST_ZERO.value, "server does not support the fast zero flag", when=CMD_FLAG.FAST_ZERO.value
 )
 
 
@@ -83,7 +80,7 @@ def check_flags(strict: int, flags: int, allowed: int) -> None:
     Raises:
         Failure: `flags` has others than `allowed`, or, when not strict about flags, more than 16 bits.
     """
-    mask = allowed if strict & STRICT_FLAGS else 0xFFFF
+    mask = allowed if strict & FLAGS else 0xFFFF
     if flags & ~mask:
         raise Failure(f"flags: invalid value for flag: 0x{flags:x}", errno.EINVAL)
 
@@ -95,14 +92,14 @@ def check_command(engine: Engine, type_: int, flags: int) -> int:
         Failure: the server has not offered it.
     """
     strict = engine.settings.strict
-    if type_ == Cmd.WRITE and strict & STRICT_AUTO_FLAG:
-        flags = flags | CMD_FLAG_PAYLOAD_LEN if engine.extended else flags & ~CMD_FLAG_PAYLOAD_LEN
-    if strict & STRICT_COMMANDS:
+    if type_ == Cmd.WRITE and strict & AUTO_FLAG:
+        flags = flags | PAYLOAD_LEN if engine.extended else flags & ~PAYLOAD_LEN
+    if strict & COMMANDS:
         offered = engine.export.flags
         for demand in _DEMANDS.get(type_, ()):
             if (not demand.when or flags & demand.when) and bool(offered & demand.flag) is demand.absent:
                 raise Failure(demand.text, demand.number)
-        if type_ == Cmd.WRITE and bool(flags & CMD_FLAG_PAYLOAD_LEN) != engine.extended:
+        if type_ == Cmd.WRITE and bool(flags & PAYLOAD_LEN) != engine.extended:
             raise Failure("incorrect setting for PAYLOAD_LEN flag", errno.EINVAL)
         if type_ == Cmd.BLOCK_STATUS:
             _check_contexts(engine)
@@ -127,14 +124,14 @@ def check_filter(engine: Engine, flags: int, contexts: list[str]) -> tuple[int, 
         Failure: the server has not offered filters, or a context has not been negotiated.
     """
     strict = engine.settings.strict
-    if strict & STRICT_AUTO_FLAG:
+    if strict & AUTO_FLAG:
         if not engine.extended:
             raise Failure("server does not support extended headers", errno.ENOTSUP)
-        flags |= CMD_FLAG_PAYLOAD_LEN
-    if strict & STRICT_COMMANDS:
+        flags |= PAYLOAD_LEN
+    if strict & COMMANDS:
         if not engine.export.flags & TransmissionFlag.BLOCK_STATUS_PAYLOAD.value:
             raise Failure("server does not support the block status payload flag", errno.EINVAL)
-        if not flags & CMD_FLAG_PAYLOAD_LEN:
+        if not flags & PAYLOAD_LEN:
             raise Failure("incorrect setting for PAYLOAD_LEN flag", errno.EINVAL)
     negotiated = {name: number for number, name in reversed(engine.contexts)} if engine.meta_valid else {}
     for name in contexts:
@@ -154,13 +151,13 @@ def check_request(engine: Engine, type_: int, offset: int, count: int, *, filter
     strict, export = engine.settings.strict, engine.export
     beyond = _OUT_OF_BOUNDS.get(type_)
     if beyond is not None:
-        if strict & STRICT_ZERO_SIZE and not count:
+        if strict & ZERO_SIZE and not count:
             raise Failure("count cannot be 0", errno.EINVAL)
-        if strict & STRICT_BOUNDS and offset + count > export.size:
+        if strict & BOUNDS and offset + count > export.size:
             raise Failure("request out of bounds", beyond)
-        if export.minimum and strict & STRICT_ALIGN and (offset | count) & (export.minimum - 1):
+        if export.minimum and strict & ALIGN and (offset | count) & (export.minimum - 1):
             raise Failure("request is unaligned", errno.EINVAL)
-    payload_strict = bool(strict & STRICT_PAYLOAD)
+    payload_strict = bool(strict & PAYLOAD)
     if filter_size is not None:
         if filter_size > MAX_REQUEST_SIZE or (payload_strict and filter_size > export.payload_maximum):
             raise Failure("filter set too large", errno.ERANGE)

@@ -45,7 +45,7 @@ class AsynchronousCalls(Submitting):
         try:
             with self._enter("aio_pread", buf=view, offset=offset, completion=completion, flags=flags) as call:
                 flags = self._check(Cmd.READ, offset, len(view), flags, 0)
-                command = Command(Cmd.READ, offset, len(view), flags=flags, view=view, completion=completion)
+                command = Command.read(view, offset, flags, completion=completion)
                 return call.returns(self._submit(command))
         except Error:
             clear(view)
@@ -69,9 +69,7 @@ class AsynchronousCalls(Submitting):
                 "aio_pread_structured", buf=view, offset=offset, chunk=chunk, completion=completion, flags=flags
             ) as call:
                 flags = self._check(Cmd.READ, offset, len(view), flags, int(CMD_FLAG_DF))
-                command = Command(
-                    Cmd.READ, offset, len(view), flags=flags, view=view, completion=completion, chunk=chunk
-                )
+                command = Command.read(view, offset, flags, chunk=chunk, completion=completion)
                 return call.returns(self._submit(command))
         except Error:
             clear(view)
@@ -84,7 +82,7 @@ class AsynchronousCalls(Submitting):
         offset, flags = _arguments(offset, completion, flags)
         with self._enter("aio_pwrite", buf=view, offset=offset, completion=completion, flags=flags) as call:
             flags = self._check(Cmd.WRITE, offset, len(view), flags, WRITE_FLAGS)
-            command = Command(Cmd.WRITE, offset, len(view), flags=flags, view=view, completion=completion)
+            command = Command(Cmd.WRITE, offset, len(view), flags, view, completion=completion)
             return call.returns(self._submit(command))
 
     @permitted(CONNECTED)
@@ -93,7 +91,7 @@ class AsynchronousCalls(Submitting):
         _, flags = _arguments(0, completion, flags)
         with self._enter("aio_flush", completion=completion, flags=flags) as call:
             flags = self._check(Cmd.FLUSH, 0, 0, flags, 0)
-            return call.returns(self._submit(Command(Cmd.FLUSH, 0, 0, flags=flags, completion=completion)))
+            return call.returns(self._submit(Command(Cmd.FLUSH, 0, 0, flags, completion=completion)))
 
     @permitted(CONNECTED)
     def aio_trim(self, count: int, offset: int, completion: CompletionCallback | None = None, flags: int = 0) -> int:
@@ -102,7 +100,7 @@ class AsynchronousCalls(Submitting):
         offset, flags = _arguments(offset, completion, flags)
         with self._enter("aio_trim", count=count, offset=offset, completion=completion, flags=flags) as call:
             flags = self._check(Cmd.TRIM, offset, count, flags, FUA)
-            return call.returns(self._submit(Command(Cmd.TRIM, offset, count, flags=flags, completion=completion)))
+            return call.returns(self._submit(Command(Cmd.TRIM, offset, count, flags, completion=completion)))
 
     @permitted(CONNECTED)
     def aio_cache(self, count: int, offset: int, completion: CompletionCallback | None = None, flags: int = 0) -> int:
@@ -111,7 +109,7 @@ class AsynchronousCalls(Submitting):
         offset, flags = _arguments(offset, completion, flags)
         with self._enter("aio_cache", count=count, offset=offset, completion=completion, flags=flags) as call:
             flags = self._check(Cmd.CACHE, offset, count, flags, 0)
-            return call.returns(self._submit(Command(Cmd.CACHE, offset, count, flags=flags, completion=completion)))
+            return call.returns(self._submit(Command(Cmd.CACHE, offset, count, flags, completion=completion)))
 
     @permitted(CONNECTED)
     def aio_zero(self, count: int, offset: int, completion: CompletionCallback | None = None, flags: int = 0) -> int:
@@ -120,7 +118,7 @@ class AsynchronousCalls(Submitting):
         offset, flags = _arguments(offset, completion, flags)
         with self._enter("aio_zero", count=count, offset=offset, completion=completion, flags=flags) as call:
             flags = self._check(Cmd.WRITE_ZEROES, offset, count, flags, ZERO_FLAGS)
-            command = Command(Cmd.WRITE_ZEROES, offset, count, flags=flags, completion=completion)
+            command = Command(Cmd.WRITE_ZEROES, offset, count, flags, completion=completion)
             return call.returns(self._submit(command))
 
     @permitted(CONNECTED)
@@ -140,7 +138,7 @@ class AsynchronousCalls(Submitting):
             "aio_block_status", count=count, offset=offset, extent=extent, completion=completion, flags=flags
         ) as call:
             flags = self._check(Cmd.BLOCK_STATUS, offset, count, flags, int(CMD_FLAG_REQ_ONE))
-            command = Command(Cmd.BLOCK_STATUS, offset, count, flags=flags, extent=extent, completion=completion)
+            command = Command.block_status(offset, count, flags, extent, completion=completion)
             return call.returns(self._submit(command))
 
     @permitted(CONNECTED, since="1.18")
@@ -160,9 +158,7 @@ class AsynchronousCalls(Submitting):
             "aio_block_status_64", count=count, offset=offset, extent64=extent64, completion=completion, flags=flags
         ) as call:
             flags = self._check(Cmd.BLOCK_STATUS, offset, count, flags, int(CMD_FLAG_REQ_ONE))
-            command = Command(
-                Cmd.BLOCK_STATUS, offset, count, flags=flags, extent=extent64, wide=True, completion=completion
-            )
+            command = Command.block_status(offset, count, flags, extent64, wide=True, completion=completion)
             return call.returns(self._submit(command))
 
     @permitted(CONNECTED, since="1.18")
@@ -233,11 +229,14 @@ class AsynchronousCalls(Submitting):
                 raise Failure("no commands are in flight", errno.EINVAL)
             return call.returns(0)
 
-    @permitted(CONNECTED_OR_LATER)
+    @permitted(CONNECTED_OR_LATER, locked=False)
     def aio_in_flight(self) -> int:
         """How many commands have been sent or queued and are not finished."""
-        with self._enter("aio_in_flight") as call:
-            return call.returns(self._engine.pending)
+        self._check_open()
+        call = self._calls["aio_in_flight"]
+        if (refusal := call.refusal(self._engine.resting)) is not None:
+            raise refusal.in_call(call.name)
+        return self._engine.pending
 
 
 def _arguments(offset: Any, completion: CompletionCallback | None, flags: Any) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nbdtest.client.errors import Error, Failure
-from nbdtest.client.states import START, Group, permission_denied
+from nbdtest.client.states import START, Group, State, permission_denied
 
 if TYPE_CHECKING:
     from nbdtest.client.handle.core import HandleCore
@@ -53,6 +53,13 @@ class Call:
     since: str
     can_fail: bool
     locked: bool
+
+    def refusal(self, state: State) -> Failure | None:
+        """Why the call is not permitted in `state`; None when it is."""
+        if state.bit & self.mask:
+            return None
+        number = errno.ENOTCONN if state is START else errno.EINVAL
+        return Failure(permission_denied(state, self.permitted), number)
 
 
 def permitted(
@@ -112,12 +119,19 @@ class Entered:
                 handle._reporter.enter(arguments)
             if not handle._engine.resting.bit & call.mask:
                 handle._send_what_is_queued()
-                state = handle._driver.state
-                number = errno.ENOTCONN if state is START else errno.EINVAL
-                raise self._error(Failure(permission_denied(state, call.permitted), number))
+                if (refusal := call.refusal(handle._driver.state)) is not None:
+                    raise self._error(refusal)
         except BaseException:
             self._leave()
             raise
+        return self
+
+    def resume(self) -> Entered:
+        """Go on with a call that began outside: take the lock."""
+        handle = self._handle
+        handle._lock.acquire()
+        handle._entered = True
+        handle._reporter.call = f"nbd_{self._call.name}"
         return self
 
     def returns(self, value: T) -> T:

@@ -21,13 +21,19 @@ from nbdtest.client.constants import (
 )
 from nbdtest.client.driver import timed_out
 from nbdtest.client.errors import Failure
-from nbdtest.client.handle.call import CONNECTED, HAGGLING, permitted
+from nbdtest.client.fastlane import Begun
+from nbdtest.client.handle.call import CONNECTED, HAGGLING, Entered, permitted
 from nbdtest.client.handle.submitting import Submitting
 from nbdtest.client.states import NEGOTIATING
 from nbdtest.net.clock import Deadline
 from nbdtest.wire import Cmd
 
 __all__ = ["CommandCalls"]
+
+_FLUSH = Cmd.FLUSH.value
+_TRIM = Cmd.TRIM.value
+_CACHE = Cmd.CACHE.value
+_WRITE_ZEROES = Cmd.WRITE_ZEROES.value
 
 FUA = int(CMD_FLAG_FUA)
 ZERO_FLAGS = int(CMD_FLAG_FUA | CMD_FLAG_NO_HOLE | CMD_FLAG_FAST_ZERO)
@@ -41,11 +47,17 @@ class CommandCalls(Submitting):
     @permitted(CONNECTED)
     def pread(self, count: int, offset: int, flags: int = 0) -> bytearray:
         """Read `count` bytes at `offset`."""
+        if (lane := self._lane) is not None and not flags:
+            try:
+                if (data := lane.read(count, offset)) is not None:
+                    return data
+            except Begun as begun:
+                return self._finish_read("pread", begun.command)
         count, offset, flags = _range(count, offset, flags)
         with self._enter("pread", count=count, offset=offset, flags=flags) as call:
             flags = self._check(Cmd.READ, offset, count, flags, 0)
             buffer = bytearray(count)
-            self._complete(Command(Cmd.READ, offset, count, flags=flags, view=memoryview(buffer)))
+            self._complete(Command.read(memoryview(buffer), offset, flags))
             return call.returns(buffer)
 
     @permitted(CONNECTED)
@@ -56,49 +68,64 @@ class CommandCalls(Submitting):
         with self._enter("pread_structured", count=count, offset=offset, chunk=chunk, flags=flags) as call:
             flags = self._check(Cmd.READ, offset, count, flags, int(CMD_FLAG_DF))
             buffer = bytearray(count)
-            self._complete(Command(Cmd.READ, offset, count, flags=flags, view=memoryview(buffer), chunk=chunk))
+            self._complete(Command.read(memoryview(buffer), offset, flags, chunk=chunk))
             return call.returns(buffer)
 
     @permitted(CONNECTED)
     def pwrite(self, buf: BytesLike, offset: int, flags: int = 0) -> None:
         """Write `buf` at `offset`."""
         view = readable_view(buf)
+        if (lane := self._lane) is not None and not flags:
+            try:
+                if lane.write(view, offset):
+                    return
+            except Begun as begun:
+                self._finish_begun("pwrite", begun.command)
+                return
         offset, flags = arguments.u64("offset", offset), arguments.u32("flags", flags)
         with self._enter("pwrite", buf=view, offset=offset, flags=flags):
             flags = self._check(Cmd.WRITE, offset, len(view), flags, WRITE_FLAGS)
-            self._complete(Command(Cmd.WRITE, offset, len(view), flags=flags, view=view))
+            self._complete(Command(Cmd.WRITE, offset, len(view), flags, view))
 
     @permitted(CONNECTED)
     def flush(self, flags: int = 0) -> None:
         """Wait until everything whose write has been answered is in permanent storage."""
+        if self._is_ordered("flush", _FLUSH, 0, 0, flags):
+            return
         flags = arguments.u32("flags", flags)
         with self._enter("flush", flags=flags):
             flags = self._check(Cmd.FLUSH, 0, 0, flags, 0)
-            self._complete(Command(Cmd.FLUSH, 0, 0, flags=flags))
+            self._complete(Command(Cmd.FLUSH, 0, 0, flags))
 
     @permitted(CONNECTED)
     def trim(self, count: int, offset: int, flags: int = 0) -> None:
         """Tell the server that the contents of a range do not matter any more."""
+        if self._is_ordered("trim", _TRIM, count, offset, flags):
+            return
         count, offset, flags = _effect(count, offset, flags)
         with self._enter("trim", count=count, offset=offset, flags=flags):
             flags = self._check(Cmd.TRIM, offset, count, flags, FUA)
-            self._complete(Command(Cmd.TRIM, offset, count, flags=flags))
+            self._complete(Command(Cmd.TRIM, offset, count, flags))
 
     @permitted(CONNECTED)
     def cache(self, count: int, offset: int, flags: int = 0) -> None:
         """Tell the server that a range will be read soon."""
+        if self._is_ordered("cache", _CACHE, count, offset, flags):
+            return
         count, offset, flags = _effect(count, offset, flags)
         with self._enter("cache", count=count, offset=offset, flags=flags):
             flags = self._check(Cmd.CACHE, offset, count, flags, 0)
-            self._complete(Command(Cmd.CACHE, offset, count, flags=flags))
+            self._complete(Command(Cmd.CACHE, offset, count, flags))
 
     @permitted(CONNECTED)
     def zero(self, count: int, offset: int, flags: int = 0) -> None:
         """Write zeroes to a range."""
+        if self._is_ordered("zero", _WRITE_ZEROES, count, offset, flags):
+            return
         count, offset, flags = _effect(count, offset, flags)
         with self._enter("zero", count=count, offset=offset, flags=flags):
             flags = self._check(Cmd.WRITE_ZEROES, offset, count, flags, ZERO_FLAGS)
-            self._complete(Command(Cmd.WRITE_ZEROES, offset, count, flags=flags))
+            self._complete(Command(Cmd.WRITE_ZEROES, offset, count, flags))
 
     @permitted(CONNECTED)
     def block_status(self, count: int, offset: int, extent: ExtentCallback, flags: int = 0) -> None:
@@ -110,7 +137,7 @@ class CommandCalls(Submitting):
         arguments.callback("extent", extent)
         with self._enter("block_status", count=count, offset=offset, extent=extent, flags=flags):
             flags = self._check(Cmd.BLOCK_STATUS, offset, count, flags, int(CMD_FLAG_REQ_ONE))
-            self._complete(Command(Cmd.BLOCK_STATUS, offset, count, flags=flags, extent=extent))
+            self._complete(Command.block_status(offset, count, flags, extent))
 
     @permitted(CONNECTED, since="1.18")
     def block_status_64(self, count: int, offset: int, extent64: Extent64Callback, flags: int = 0) -> None:
@@ -119,7 +146,7 @@ class CommandCalls(Submitting):
         arguments.callback("extent64", extent64)
         with self._enter("block_status_64", count=count, offset=offset, extent64=extent64, flags=flags):
             flags = self._check(Cmd.BLOCK_STATUS, offset, count, flags, int(CMD_FLAG_REQ_ONE))
-            self._complete(Command(Cmd.BLOCK_STATUS, offset, count, flags=flags, extent=extent64, wide=True))
+            self._complete(Command.block_status(offset, count, flags, extent64, wide=True))
 
     @permitted(CONNECTED, since="1.18")
     def block_status_filter(
@@ -160,15 +187,40 @@ class CommandCalls(Submitting):
                 driver.flush()
         driver.run_until(lambda: engine.over, deadline)
 
+    def _is_ordered(self, name: str, type_: int, count: int, offset: int, flags: int) -> bool:
+        """Whether the fast lane has taken and completed a command without data."""
+        if (lane := self._lane) is None or flags:
+            return False
+        try:
+            return lane.order(type_, count, offset)
+        except Begun as begun:
+            self._finish_begun(name, begun.command)
+            return True
+
+    def _finish_read(self, name: str, command: Command) -> bytearray:
+        """Wait for the reply to a read that the fast lane began."""
+        self._finish_begun(name, command)
+        assert command.view is not None, "a read has a buffer"
+        assert isinstance(command.view.obj, bytearray), "made by the fast lane"
+        return command.view.obj
+
+    def _finish_begun(self, name: str, command: Command) -> None:
+        """Wait for the reply to a command that the fast lane began."""
+        with Entered(self, self._calls[name]).resume():
+            if (failure := self._engine.failure) is not None:
+                self._engine.done.pop(command.cookie, None)
+                raise failure
+            self._complete(command)
+
     def _complete(self, command: Command) -> None:
-        """Send a command and wait for its reply.
+        """Send a command, unless that has been done, and wait for its reply.
 
         Raises:
             Failure: it failed, the connection died, or the time limit passed; then nobody waits for the reply any more.
         """
         engine, driver = self._engine, self._driver
         deadline = self._deadline()
-        cookie = engine.submit(command)
+        cookie = command.cookie or engine.submit(command)
         done = engine.done
         try:
             driver.flush()
@@ -181,6 +233,8 @@ class CommandCalls(Submitting):
             raise
         del done[cookie]
         self._raise_error_of(command)
+        if self._lane is None:
+            self._open_lane()
 
 
 def _retire(error: object) -> int:

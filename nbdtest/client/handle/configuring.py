@@ -35,6 +35,7 @@ class ConfiguringCalls(HandleCore):
         """Switch debug messages on or off."""
         with self._enter("set_debug", debug=bool(debug)):
             self._settings.debug = bool(debug)
+            self._open_lane()
 
     @permitted(ANY, can_fail=False)
     def get_debug(self) -> bool:
@@ -287,6 +288,7 @@ class ConfiguringCalls(HandleCore):
         with self._enter("set_strict_mode", flags=flags):
             _check_mask("flags", flags, STRICT_MASK)
             self._settings.strict = flags
+            self._open_lane()
 
     @permitted(ANY, since="1.6", can_fail=False)
     def get_strict_mode(self) -> int:

@@ -242,6 +242,7 @@ class ConnectingCalls(HandleCore):
         driver.run_until(lambda: not driver.state.bit & Group.CONNECTING, self._deadline())
         if engine.over:
             raise engine.failure or Failure("connection is closed")
+        self._open_lane()
 
 
 def _tcp_arguments(hostname: str, port: str | int) -> str:

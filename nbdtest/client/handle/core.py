@@ -7,10 +7,13 @@ import os
 import threading
 from typing import Any, ClassVar
 
+from nbdtest.client.channel import TLSChannel
+from nbdtest.client.constants import STRICT_MASK
 from nbdtest.client.debug import Reporter, print_exception
 from nbdtest.client.driver import Driver
 from nbdtest.client.engine import Engine
 from nbdtest.client.errors import ClosedHandle
+from nbdtest.client.fastlane import FastLane
 from nbdtest.client.handle.call import ANY, Call, Entered, permitted
 from nbdtest.client.settings import Settings
 from nbdtest.client.subprocesses import Subprocess
@@ -49,6 +52,7 @@ class HandleCore:
         self._address: Address | None = None
         self._port_name = ""
         self._subprocess: Subprocess | None = None
+        self._lane: FastLane | None = None
 
     def _enter(self, name: str, /, **arguments: Any) -> Entered:
         """Begin the call `name`; see `Entered.begin`."""
@@ -63,6 +67,15 @@ class HandleCore:
         if self._engine.queue and not self._engine.running:
             self._driver.flush()
 
+    def _open_lane(self) -> None:
+        """Open the fast lane where the settings leave nothing to be checked, said or timed; else close it."""
+        settings, channel = self._settings, self._driver.channel
+        plain = not settings.debug and settings.strict == STRICT_MASK.value and self._timeout_s is None
+        if plain and channel is not None and not isinstance(channel, TLSChannel) and self._engine.transmitting:
+            self._lane = FastLane(self._engine, channel, self._lock)
+        else:
+            self._lane = None
+
     def _deadline(self) -> Deadline:
         return Deadline(self._timeout_s)
 
@@ -75,6 +88,7 @@ class HandleCore:
         """
         with self._enter("close"):
             self._closed = True
+            self._lane = None
             self._reporter.call = "nbd_close"
             self._reporter("closing handle")
             self._reporter.callback = None

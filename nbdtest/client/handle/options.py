@@ -269,6 +269,7 @@ class OptionCalls(HandleCore):
         self._wait_for_option()
         if (failure := self._engine.failure or self._engine.refusal) is not None:
             raise failure
+        self._open_lane()
 
     def _wait_for_answer(self, option: str) -> bool:
         """Wait for the final reply and say whether the server agreed.

@@ -47,7 +47,7 @@ class PollingCalls(HandleCore):
         self._check_open()
         with self._lock:
             self._send_what_is_queued()
-            return int(self._driver.direction())
+            return self._driver.direction()
 
     @permitted(ANY)
     def aio_notify_read(self) -> None:

@@ -44,15 +44,7 @@ class Submitting(OptionCalls):
         flags, ids = check_filter(engine, flags, contexts)
         payload = StatusFilter(length=count, context_ids=tuple(ids)).encode()
         check_request(engine, Cmd.BLOCK_STATUS, offset, count, filter_size=len(payload))
-        return Command(
-            Cmd.BLOCK_STATUS,
-            offset,
-            len(payload),
-            flags=flags,
-            view=memoryview(payload),
-            extent=extent64,
-            wide=True,
-        )
+        return Command.block_status(offset, count, flags, extent64, wide=True, payload=payload)
 
     def _submit(self, command: Command) -> int:
         """Queue a command. When others are on their way it waits for company, until the handle is looked at again."""

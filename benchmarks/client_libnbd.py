@@ -1,0 +1,219 @@
+"""The client against libnbd's own Python binding: same interpreter, same server, one run.
+
+    taskset -c 1 /usr/bin/python3 benchmarks/client_libnbd.py [--rounds 9] [CASE ...]
+
+Both libraries do each case in turn, round after round; what counts is the median of the rounds' ratios (above 1: this
+client is faster). Absolute figures say little on a shared machine. One request at a time has to be measured with client
+and server on one processor, hence `taskset`: the wake-up of another one costs more than everything that differs.
+libnbd's binding belongs to the system's Python, so that is the interpreter to use; the client needs no installation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import nbd as libnbd
+
+from nbdtest import client
+from nbdtest.net.addresses import UnixAddress
+from nbdtest.net.listening import is_listening
+
+SIZE = 64 << 20
+KIB, MIB = 1 << 10, 1 << 20
+SERVERS = {
+    "nbdkit": ["nbdkit", "-f", "-U", "{socket}", "memory", str(SIZE)],
+    "nbdkit -t 1": ["nbdkit", "-f", "-t", "1", "-U", "{socket}", "memory", str(SIZE)],
+    "qemu-nbd": ["qemu-nbd", "-t", "-e", "8", "-k", "{socket}", "-f", "raw", "--cache=writeback", "{disk}"],
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Something to be done `count` times a round, by `work(module, handle, count)`."""
+
+    name: str
+    server: str
+    count: int
+    work: Callable[[ModuleType, Any, int], None]
+    target: float
+    """The ratio to be reached."""
+    cpu: float = 0.0
+    """The share of libnbd's client CPU that may be used; 0: any."""
+
+
+def read(size: int) -> Callable[[ModuleType, Any, int], None]:
+    def work(module: ModuleType, h: Any, count: int) -> None:
+        for _ in range(count):
+            h.pread(size, 0)
+
+    return work
+
+
+def write(size: int) -> Callable[[ModuleType, Any, int], None]:
+    data = bytearray(os.urandom(size))
+
+    def work(module: ModuleType, h: Any, count: int) -> None:
+        for _ in range(count):
+            h.pwrite(data, 0)
+
+    return work
+
+
+def read_into(size: int) -> Callable[[ModuleType, Any, int], None]:
+    ours = bytearray(size)
+
+    def work(module: ModuleType, h: Any, count: int) -> None:
+        for _ in range(count):
+            if module is client:
+                h.pread_into(ours, 0)
+            else:
+                h.pread(size, 0)
+
+    return work
+
+
+def in_flight(depth: int, size: int, *, writes: bool) -> Callable[[ModuleType, Any, int], None]:
+    def work(module: ModuleType, h: Any, count: int) -> None:
+        buffers = [module.Buffer.from_bytearray(bytearray(size)) for _ in range(depth)]
+        submit = h.aio_pwrite if writes else h.aio_pread
+        poll = h.poll
+        started = 0
+
+        def completed(buffer: Any, error: Any) -> int:
+            assert error.value == 0
+            buffers.append(buffer)
+            return 1
+
+        while started < count or len(buffers) < depth:
+            while buffers and started < count:
+                buffer = buffers.pop()
+                submit(buffer, started % 1024 * size, lambda error, buffer=buffer: completed(buffer, error))
+                started += 1
+            poll(-1)
+
+    return work
+
+
+def flush(module: ModuleType, h: Any, count: int) -> None:
+    for _ in range(count):
+        h.flush()
+
+
+def block_status(module: ModuleType, h: Any, count: int) -> None:
+    def extent(context: str, offset: int, entries: list[int], error: Any) -> None:
+        pass
+
+    for _ in range(count):
+        h.block_status(MIB, 0, extent)
+
+
+def connect(module: ModuleType, h: Any, count: int) -> None:
+    uri = h.get_uri()
+    path = uri.partition("socket=")[2]
+    for _ in range(count):
+        another = module.NBD()
+        another.connect_unix(path)
+        another.shutdown()
+        del another
+
+
+CASES = [
+    Case("pread 4 KiB", "nbdkit", 2000, read(4 * KIB), 1.1),
+    Case("pwrite 4 KiB", "nbdkit", 2000, write(4 * KIB), 1.1),
+    Case("pread 4 KiB, one thread", "nbdkit -t 1", 2000, read(4 * KIB), 1.3),
+    Case("pwrite 4 KiB, one thread", "nbdkit -t 1", 2000, write(4 * KIB), 1.3),
+    Case("pread 64 KiB", "nbdkit", 1000, read(64 * KIB), 0.0),
+    Case("pread 1 MiB", "nbdkit", 100, read(MIB), 1.0),
+    Case("pwrite 1 MiB", "nbdkit", 100, write(MIB), 1.0),
+    Case("pread_into 32 MiB", "nbdkit", 3, read_into(32 * MIB), 1.7),
+    Case("64 in flight, aio_pread 4 KiB", "nbdkit", 6000, in_flight(64, 4 * KIB, writes=False), 1.8, 0.4),
+    Case("64 in flight, aio_pwrite 4 KiB", "nbdkit", 6000, in_flight(64, 4 * KIB, writes=True), 2.2, 0.4),
+    Case("connect", "nbdkit", 60, connect, 1.0),
+    Case("connect, qemu-nbd", "qemu-nbd", 60, connect, 1.0),
+    Case("flush", "nbdkit", 2000, flush, 0.95),
+    Case("flush, qemu-nbd", "qemu-nbd", 1000, flush, 0.95),
+    Case("block_status", "nbdkit", 2000, block_status, 0.95),
+    Case("block_status, qemu-nbd", "qemu-nbd", 1000, block_status, 0.95),
+    Case("pread 4 KiB, qemu-nbd", "qemu-nbd", 1000, read(4 * KIB), 0.0),
+]
+
+
+@contextmanager
+def running(name: str) -> Iterator[str]:
+    """Start a server and give the path of its socket."""
+    with tempfile.TemporaryDirectory() as directory:
+        socket, disk = f"{directory}/sock", f"{directory}/disk"
+        with open(disk, "wb") as file:
+            file.write(os.urandom(MIB) * (SIZE // MIB))
+        argv = [word.format(socket=socket, disk=disk) for word in SERVERS[name]]
+        process = subprocess.Popen(argv)
+        try:
+            while not is_listening(UnixAddress(socket)):
+                time.sleep(0.01)
+            yield socket
+        finally:
+            process.kill()
+            process.wait()
+
+
+def connected(module: ModuleType, socket: str) -> Any:
+    """A handle on the server."""
+    h = module.NBD()
+    h.add_meta_context("base:allocation")
+    h.connect_unix(socket)
+    return h
+
+
+def measure(case: Case, rounds: int) -> tuple[float, float, float]:
+    """Median ratio of times, median ratio of CPU times, and operations a second of this client."""
+    with running(case.server) as socket:
+        handles = {module: connected(module, socket) for module in (libnbd, client)}
+        for module, h in handles.items():
+            case.work(module, h, max(1, case.count // 10))
+        times, cpus, rates = [], [], []
+        for number in range(rounds):
+            spent = {}
+            for module in (libnbd, client) if number % 2 else (client, libnbd):
+                cpu, start = time.process_time(), time.perf_counter()
+                case.work(module, handles[module], case.count)
+                spent[module] = time.perf_counter() - start, time.process_time() - cpu
+            times.append(spent[libnbd][0] / spent[client][0])
+            cpus.append(spent[client][1] / spent[libnbd][1])
+            rates.append(case.count / spent[client][0])
+        for h in handles.values():
+            h.shutdown()
+        return statistics.median(times), statistics.median(cpus), statistics.median(rates)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The client against libnbd's Python binding.")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("cases", nargs="*", help="parts of the names of cases; default: all")
+    options = parser.parse_args()
+    print(f"Python {sys.version.split()[0]}, libnbd {libnbd.__version__}, {options.rounds} rounds")
+    print(f"{'case':34} {'speed':>6} {'wanted':>6} {'CPU':>5} {'wanted':>6} {'per second':>10}")
+    for case in CASES:
+        if options.cases and not any(part in case.name for part in options.cases):
+            continue
+        speed, cpu, rate = measure(case, options.rounds)
+        wanted = f"{case.target:.2f}" if case.target else ""
+        share = f"{case.cpu:.2f}" if case.cpu else ""
+        print(f"{case.name:34} {speed:6.2f} {wanted:>6} {cpu:5.2f} {share:>6} {rate:10.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
