@@ -12,7 +12,9 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-__all__ = ["Attendant", "attendant"]
+from nbdtest.net.latch import Latch
+
+__all__ = ["Attendant", "attendant", "has_attendant"]
 
 T = TypeVar("T")
 
@@ -22,7 +24,7 @@ class _Job(Generic[T]):
 
     def __init__(self, function: Callable[[], T]) -> None:
         self._function = function
-        self._done = threading.Event()
+        self._done = Latch()
         self._result: list[T] = []
         self._error: BaseException | None = None
 
@@ -31,7 +33,7 @@ class _Job(Generic[T]):
             self._result.append(self._function())
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that asked
             self._error = error
-        self._done.set()
+        self._done.open()
 
     def result(self) -> T:
         self._done.wait()
@@ -126,6 +128,11 @@ def attendant() -> Attendant:
                 _fork_is_watched = True
             _current = Attendant()
         return _current
+
+
+def has_attendant() -> bool:
+    """Whether this process, rather than one that it was forked from, has asked for its attendant."""
+    return _current is not None
 
 
 def _after_fork() -> None:

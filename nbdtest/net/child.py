@@ -8,17 +8,17 @@ import atexit
 import itertools
 import os
 import signal
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from nbdtest.errors import TransportError
-from nbdtest.net.attendant import attendant
+from nbdtest.net.attendant import attendant, has_attendant
 from nbdtest.net.capture import Capture
 from nbdtest.net.clock import Deadline, pause
 from nbdtest.net.guardian import MARK_VARIABLE, guardian
 from nbdtest.net.guardian_process import in_group, is_running, kill, marked
+from nbdtest.net.latch import Latch
 from nbdtest.net.spawn import find_executable, spawn
 
 __all__ = ["Child", "Exit"]
@@ -65,7 +65,7 @@ class Child:
         self.pid = 0
         self.output = Capture()
         self.exit: Exit | None = None
-        self.ended = threading.Event()
+        self.ended = Latch()
         self.environment = {**(os.environ if environment is None else environment)}
         for name in ACTIVATION:
             self.environment.pop(name, None)
@@ -76,6 +76,7 @@ class Child:
         self._owner = os.getpid()
         self._on_stdio = False
         self._started = False
+        self._is_forgotten = False
         self._pidfd = -1
         self._reading = -1
 
@@ -102,9 +103,9 @@ class Child:
             attendant().call(lambda: self._signal(number, group=group))
 
     def kill_soon(self) -> None:
-        """Have it killed, after it has started if need be, and do not wait. Can be called by a finalizer."""
-        if self._started and self.is_ours and self.exit is None:
-            attendant().post(lambda: self._signal(signal.SIGKILL, group=True))
+        """Have it killed and reaped, after it has started if need be, and do not wait. A finalizer may call this."""
+        if self._started and self.is_ours:
+            attendant().post(self._kill_and_release)
 
     def stop(self, grace_s: float) -> None:
         """End it with everything it started, and wait until that has gone.
@@ -119,6 +120,8 @@ class Child:
             self.signal(signal.SIGKILL, group=True)
             if not self.ended.wait(AFTER_KILL_S):
                 raise TransportError(f"process {self.pid} ({self.argv[0]}) survived SIGKILL")
+        if self in _live:
+            attendant().call(self._release)
         self._clear_strays()
 
     def pids(self) -> list[int]:
@@ -126,6 +129,8 @@ class Child:
         return marked(self._mark)
 
     def _spawn(self, descriptors: Mapping[int, int], *, activated: bool) -> None:
+        if _is_ending:
+            raise TransportError(f"{self.argv[0]} is not started: this program is ending")
         executable, argv = self._executable, list(self.argv)
         if activated:
             # LISTEN_PID is the server's own pid, which only the child can know.
@@ -149,9 +154,13 @@ class Child:
             self._pidfd = os.pidfd_open(self.pid)
             attendant().watch(self._pidfd, self._on_death)
         except ProcessLookupError:  # SIGCHLD is ignored in this program, so the kernel has reaped it already
-            self._on_death()
-        except BaseException:  # such as no descriptors left: it could not be watched
-            self._on_death()
+            self.exit = Exit()
+            self.ended.open()
+        except BaseException:  # such as no descriptors left: it cannot be watched
+            self._pidfd = _unwatched(self._pidfd)
+            self._release()
+            self.exit = Exit(signal=signal.SIGKILL)
+            self.ended.open()
             raise
 
     def _on_output(self) -> None:
@@ -165,25 +174,48 @@ class Child:
             self._reading = _unwatched(self._reading)
 
     def _on_death(self) -> None:
-        # Until the leader is reaped, its number can mean nobody else.
+        # It stays a zombie until it is released: so long its number, which is its group's too, can mean nobody else.
+        # And what it left running is not killed yet: a server that becomes a daemon leaves the group only after its
+        # parent has ended.
+        self._pidfd, pidfd = -1, self._pidfd
+        try:
+            self.exit = _exit_of(os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT))
+        except ChildProcessError:  # SIGCHLD is ignored in this program, or somebody else waits for every child
+            self.exit = Exit()
+        _unwatched(pidfd)
+        self._drain()
+        self.ended.open()
+        if self._is_forgotten:
+            self._release()
+
+    def _release(self) -> None:
+        """Kill the rest of the group of a process that has ended, reap it, and close its output."""
+        if self not in _live:
+            return
+        _live.discard(self)
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         guardian().drop_group(self.pid)
-        try:
-            ended = _exit_of(os.waitpid(self.pid, 0)[1])
-        except ChildProcessError:
-            ended = Exit()
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+        self._drain()
+        self._reading = _unwatched(self._reading)
+
+    def _kill_and_release(self) -> None:
+        self._is_forgotten = True
+        if self.exit is None:
+            self._signal(signal.SIGKILL, group=True)
+        else:
+            self._release()
+
+    def _drain(self) -> None:
+        """Read the output that is there, but not for ever from who goes on printing."""
         for _ in range(DRAINED_READS):
             before = self.output.total
             if self._reading >= 0:
                 self._on_output()
             if self.output.total == before:
-                break
-        self._reading = _unwatched(self._reading)
-        self._pidfd = _unwatched(self._pidfd)
-        _live.discard(self)
-        self.exit = ended
-        self.ended.set()
+                return
 
     def _signal(self, number: int, *, group: bool) -> None:
         # In the attendant's thread, which also reaps: the pid cannot have become somebody else's.
@@ -214,8 +246,9 @@ class Child:
         return strays
 
 
-_live: set[Child] = set()  # only the attendant's thread changes it
+_live: set[Child] = set()  # started and not released; only the attendant's thread changes it
 _stops_at_exit = False
+_is_ending = False
 
 
 def _stop_all_at_exit() -> None:
@@ -227,6 +260,9 @@ def _stop_all_at_exit() -> None:
 
 
 def _stop_all() -> None:
+    if not has_attendant():  # a forked child that started nothing
+        return
+    attendant().call(_refuse_to_start)  # also what was asked for, but not waited for because of an interrupt
     ours = [child for child in tuple(_live) if child.is_ours]
     for child in ours:
         child.signal(signal.SIGTERM, group=True)
@@ -236,10 +272,17 @@ def _stop_all() -> None:
         child.stop(0)
 
 
-def _exit_of(wait_status: int) -> Exit:
-    if os.WIFSIGNALED(wait_status):
-        return Exit(signal=os.WTERMSIG(wait_status), core_dumped=os.WCOREDUMP(wait_status))
-    return Exit(status=os.WEXITSTATUS(wait_status))
+def _refuse_to_start() -> None:
+    global _is_ending
+    _is_ending = True
+
+
+def _exit_of(ended: os.waitid_result | None) -> Exit:
+    if ended is None:
+        return Exit()
+    if ended.si_code == os.CLD_EXITED:
+        return Exit(status=ended.si_status)
+    return Exit(signal=ended.si_status, core_dumped=ended.si_code == os.CLD_DUMPED)
 
 
 def _unwatched(descriptor: int) -> int:

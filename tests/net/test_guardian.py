@@ -28,7 +28,9 @@ from nbdtest.net.sockets import listen
 DEAF = "import signal, sys; signal.signal(15, signal.SIG_IGN); print('x', flush=True); signal.pause()"
 DAEMON = '''
 import os, signal
-if os.fork() == 0:
+if child := os.fork():
+    os.waitpid(child, 0)
+else:
     os.setsid()
     if os.fork() == 0:
         os.dup2(os.open("/dev/null", os.O_RDWR), 1)
@@ -173,6 +175,25 @@ def test_a_forked_child_leaves_the_parents_servers_alone_and_can_start_its_own(g
     assert os.path.isdir(guarded.directory)
 
 
+FORKED_WITHOUT_USE = """
+import threading, warnings; warnings.simplefilter("ignore")
+if (child := os.fork()) == 0:
+    deaf.stop()
+    del deaf, forgetful, kept
+    assert threading.active_count() == 1
+    sys.exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), [p.exit for p in (deaf, forgetful)], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("guarded", [FORKED_WITHOUT_USE], indirect=True)
+def test_a_forked_child_that_loses_the_parents_servers_leaves_them_alone(guarded: Guarded) -> None:
+    assert guarded.answer() == "0 [None, None]\n"
+    assert all(is_running(pid) for pid in guarded.servers)
+    assert os.path.isdir(guarded.directory)
+
+
 FORKED_AND_STAYING = """
 import warnings; warnings.simplefilter("ignore")
 if (child := os.fork()) == 0:
@@ -289,6 +310,7 @@ def test_ctrl_c_while_servers_start_leaves_nothing() -> None:
     code = """
 import signal, sys
 from nbdtest.net.addresses import UnixAddress
+from nbdtest.net.clock import Deadline, pause
 from nbdtest.net.guardian import guardian
 from nbdtest.net.guardian_process import marked
 from nbdtest.net.process import start_listening, start_on_stdio
@@ -308,8 +330,11 @@ for delay in range(1, 120):
         start_listening(["/bin/sleep", "600"], UnixAddress("/nowhere/s"))
     except KeyboardInterrupt:
         interrupted += 1
-signal.setitimer(signal.ITIMER_REAL, 0)
-print(interrupted > 0, marked(guardian().mark.encode()))
+    process = stream = None
+deadline = Deadline(10)
+while (left := marked(guardian().mark.encode())) and not deadline.expired:
+    pause(0.002)
+print(interrupted > 0, left)
 """
     handler = "import signal\ndef stop(*_): raise KeyboardInterrupt\nsignal.signal(signal.SIGALRM, stop)\n"
     ran = subprocess.run([sys.executable, "-c", handler + code], capture_output=True, text=True, check=True)
@@ -356,3 +381,25 @@ def test_the_process_table() -> None:
         child.kill()
         child.wait()
     assert start_time(child.pid) == ""
+
+
+def test_nothing_is_started_when_the_program_is_ending() -> None:
+    code = """
+import atexit
+from nbdtest.errors import TransportError
+from nbdtest.net.guardian import guardian
+from nbdtest.net.guardian_process import marked
+from nbdtest.net.process import start_on_stdio
+
+def too_late():
+    try:
+        start_on_stdio(["/bin/sleep", "600"])
+    except TransportError as error:
+        print(error, marked(guardian().mark.encode()))
+
+atexit.register(too_late)  # run last
+process, stream = start_on_stdio(["/bin/cat"])
+"""
+    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "/bin/sleep is not started: this program is ending []\n"
+    assert ran.stderr == ""

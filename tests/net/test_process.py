@@ -388,6 +388,7 @@ def test_stopping_twice_and_from_several_threads_is_harmless() -> None:
 
 GRANDCHILD = """
 import os, signal, sys
+reading, writing = os.pipe()
 if (pid := os.fork()) == 0:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if "setsid" in sys.argv:
@@ -395,7 +396,9 @@ if (pid := os.fork()) == 0:
     if "close" in sys.argv:
         os.dup2(os.open("/dev/null", os.O_RDWR), 2)
     os.dup2(os.open("/dev/null", os.O_RDWR), 1)
+    os.write(writing, b"x")
     signal.pause()
+os.read(reading, 1)
 print(pid, flush=True)
 if "leave" not in sys.argv:
     signal.pause()
@@ -409,6 +412,36 @@ def test_a_grandchild_in_the_group_is_killed(how: str) -> None:
     process.stop()
     assert not is_running(grandchild)
     assert_reaped(process.pid)
+
+
+def test_what_a_server_leaves_in_its_group_lives_until_it_is_stopped() -> None:
+    # As a daemon does, which leaves the group only after its parent has ended.
+    process, line = started(GRANDCHILD, "leave")
+    grandchild = int(line)
+    assert process.wait(PATIENCE_S) == Exit(status=0)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # a zombie, which keeps the group's number ours
+    assert is_running(grandchild)
+    process.stop()
+    assert not is_running(grandchild)
+    assert_reaped(process.pid)
+
+
+def test_output_of_what_a_server_leaves_running_is_read() -> None:
+    code = """
+import os, sys
+if os.fork():
+    sys.exit(0)
+sys.stdin.readline()
+os.write(2, b"daemon")
+os.write(1, b"x")
+sys.stdin.read()
+"""
+    process, stream = start_on_stdio(python(code))
+    with process, stream:
+        assert process.wait(PATIENCE_S) == Exit(status=0)
+        stream.send_all(b"\n")
+        stream.receive_exact(1)
+    assert process.output.text() == "daemon"
 
 
 def test_a_daemon_that_left_the_group_is_killed() -> None:
@@ -428,10 +461,22 @@ def test_a_process_that_nobody_can_stop_any_more_is_killed() -> None:
     output = process.output
     del process
     deadline = Deadline(PATIENCE_S)
-    while is_running(int(line)):
+    while os.path.exists(f"/proc/{int(line)}"):  # also reaped
         assert not deadline.expired
         pause(0.002)
     assert output.text() == ""
+
+
+def test_a_process_that_has_ended_and_that_nobody_stops_is_reaped() -> None:
+    process, stream = start_on_stdio(["/bin/true"])
+    stream.close()
+    process.wait(PATIENCE_S)
+    pid = process.pid
+    del process
+    deadline = Deadline(PATIENCE_S)
+    while os.path.exists(f"/proc/{pid}"):
+        assert not deadline.expired
+        pause(0.002)
 
 
 def test_a_status_that_somebody_else_took_is_unknown() -> None:
