@@ -1,7 +1,6 @@
 """Whether anybody listens at an address, found out without connecting where the kernel tells.
 
-A trial connection is not innocent: `qemu-nbd` without --persistent and `nbdkit` with --exit-with-... end after their
-first client.
+A trial connection is not innocent: `qemu-nbd` without --persistent, for one, ends after its first client.
 """
 
 import os
