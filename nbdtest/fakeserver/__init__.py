@@ -44,6 +44,7 @@ from nbdtest.fakeserver.quirks import Quirks
 from nbdtest.fakeserver.rules import Moment, Rule, RuleBook, SendRule
 from nbdtest.fakeserver.script import Peer
 from nbdtest.fakeserver.server import FakeServer, VerificationFailed
+from nbdtest.fakeserver.tls import TLSQuirks
 from nbdtest.fakeserver.violations import Violation
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "Settings",
     "Style",
     "TLSMode",
+    "TLSQuirks",
     "UserContext",
     "VerificationFailed",
     "Violation",

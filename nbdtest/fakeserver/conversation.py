@@ -431,7 +431,7 @@ def _says_yes(plan: Plan, option: Opt) -> bool:
     """Whether the client takes this answer for success."""
     for action in plan:
         while isinstance(action, Mangle):
-            action = action.action
+            action = action.of
         match action:
             case actions.Ack() | actions.OptReply(type=Rep.ACK) if option != Opt.EXPORT_NAME:
                 return True

@@ -12,9 +12,12 @@ __all__ = ["Mangle", "damaged", "mangle"]
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Mangle(Action):
-    """`action` with damage. Fields are those of the frame, then those of what it carries; `inner_` skips the frame."""
+    """The action `of` with damage.
 
-    action: Action = field(kw_only=False)
+    Fields are those of the frame, then those of what it carries; `inner_` skips the frame.
+    """
+
+    of: Action = field(kw_only=False)
     fields: tuple[tuple[str, int | bytes], ...] = ()
     flip: int | None = None
     overwrite: tuple[int, bytes] | None = None
@@ -24,10 +27,10 @@ class Mangle(Action):
 
     def around(self, action: Action) -> Mangle:
         """Give the same damage to another action."""
-        return replace(self, action=action)
+        return replace(self, of=action)
 
     def __repr__(self) -> str:
-        shown = [repr(self.action), *(f"{name}={value!r}" for name, value in self.fields)]
+        shown = [repr(self.of), *(f"{name}={value!r}" for name, value in self.fields)]
         for name in ("flip", "overwrite", "insert", "keep"):
             if (value := getattr(self, name)) is not None:
                 shown.append(f"{name}={value!r}")

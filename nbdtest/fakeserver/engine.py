@@ -20,6 +20,7 @@ from nbdtest.fakeserver.outgoing import Outgoing
 from nbdtest.fakeserver.rendering import Asked
 from nbdtest.fakeserver.rules import RuleBook, SendRule, Trigger
 from nbdtest.fakeserver.session import Phase, Session
+from nbdtest.fakeserver.tls import TLSQuirks
 from nbdtest.fakeserver.violations import Violation
 from nbdtest.wire import ByteQueue, Message, Option
 from nbdtest.wire.layout import Readable
@@ -28,6 +29,7 @@ __all__ = ["Engine", "Observer", "Task"]
 
 HIGH_WATER = 8 << 20
 """So many unsent bytes make the engine stop taking requests: a client that does not read costs bounded memory."""
+_HONEST_TLS = TLSQuirks()
 MOST_RECEIVED = 256 << 10
 """So many unread bytes are kept beyond what the next message needs."""
 
@@ -74,7 +76,7 @@ class Engine:
         """Names released here since the driver last emptied this list; it has to tell the other connections."""
         self.wants_tls = False
         """Set when the next bytes in both directions belong to TLS; the driver clears it."""
-        self.lied = settings.quirks.any or settings.tls_quirks.any
+        self.lied = settings.quirks.any or settings.tls_quirks != _HONEST_TLS
         """Whether a rule or quirk has made the server misbehave on this connection."""
         self.on_request: Callable[[Asked], None] | None = None
         """Gets every request, also DISC, instead of its being answered: the script's."""
@@ -328,7 +330,7 @@ class Engine:
 
 def _rewritten(rule: SendRule, outgoing: Outgoing, message: Message) -> Iterator[Outgoing]:
     if rule.compute is None:
-        yield Outgoing(message=message, tail=outgoing.tail, damage=rule.damage)
+        yield Outgoing(message=message, tail=outgoing.tail, damage=(rule.damage,) if rule.damage is not None else ())
         return
     result = rule.compute(message)
     if result is None:

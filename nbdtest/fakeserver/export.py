@@ -122,26 +122,29 @@ class Export:
         """The flags for a session in which these things have been negotiated."""
         if self.flags is not None:
             return self.flags
-        flag = TransmissionFlag
         writable = not self.read_only
-        return (
-            flag.HAS_FLAGS
-            | (flag.READ_ONLY if self.read_only else flag(0))
-            | (flag.SEND_FLUSH if self.can_flush else flag(0))
-            | (flag.SEND_FUA if self.can_fua else flag(0))
-            | (flag.ROTATIONAL if self.rotational else flag(0))
-            | (flag.SEND_TRIM if self.can_trim and writable else flag(0))
-            | (flag.SEND_WRITE_ZEROES if self.can_zero and writable else flag(0))
+        found = 0
+        for flag, holds in (
+            (TransmissionFlag.HAS_FLAGS, True),
+            (TransmissionFlag.READ_ONLY, self.read_only),
+            (TransmissionFlag.SEND_FLUSH, self.can_flush),
+            (TransmissionFlag.SEND_FUA, self.can_fua),
+            (TransmissionFlag.ROTATIONAL, self.rotational),
+            (TransmissionFlag.SEND_TRIM, self.can_trim and writable),
+            (TransmissionFlag.SEND_WRITE_ZEROES, self.can_zero and writable),
             # FLAG-020, EXT-017: DF means nothing to simple replies.
-            | (flag.SEND_DF if self.can_df and (structured or extended) else flag(0))
-            | (flag.CAN_MULTI_CONN if self.multi_conn else flag(0))
-            | (flag.SEND_RESIZE if self.can_resize and writable else flag(0))
-            | (flag.SEND_CACHE if self.can_cache else flag(0))
+            (TransmissionFlag.SEND_DF, self.can_df and (structured or extended)),
+            (TransmissionFlag.CAN_MULTI_CONN, self.multi_conn),
+            (TransmissionFlag.SEND_RESIZE, self.can_resize and writable),
+            (TransmissionFlag.SEND_CACHE, self.can_cache),
             # FLAG-029: never without SEND_WRITE_ZEROES.
-            | (flag.SEND_FAST_ZERO if self.can_fast_zero and self.can_zero and writable else flag(0))
+            (TransmissionFlag.SEND_FAST_ZERO, self.can_fast_zero and self.can_zero and writable),
             # EXT-018, EXT-019
-            | (flag.BLOCK_STATUS_PAYLOAD if extended and contexts_selected else flag(0))
-        )
+            (TransmissionFlag.BLOCK_STATUS_PAYLOAD, extended and contexts_selected),
+        ):
+            if holds:
+                found |= int(flag)  # on plain numbers: a handshake has better things to do than to make flag objects
+        return TransmissionFlag(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,8 +21,9 @@ KEPT_RECORDS = 20_000
 KEPT_BYTES = 4096
 MOST_VIOLATIONS = 1000
 
-_What: TypeAlias = Message | type[Message] | str
+_What: TypeAlias = Message | str
 _Entry: TypeAlias = tuple[int, Sender, float, bytes, int, _What]
+_Exchange: TypeAlias = tuple[int, float, bytes, bytes, tuple[type[Message], type[Message]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,9 @@ class Journal:
         self.violations: list[Noted] = []
         self.problems: list[str] = []
         """Exceptions in scripts, rules and disks of the test, with their tracebacks."""
-        self._entries: deque[_Entry] = deque(maxlen=records)
+        self.echoes = echo is not None
+        """Whether every record is told at once."""
+        self._entries: deque[_Entry | _Exchange] = deque(maxlen=records)
         self._bytes_each = bytes_each
         self._began = began
         self._echo = echo
@@ -70,13 +73,15 @@ class Journal:
             return
         kept = b"".join([bytes(piece[: self._bytes_each]) for piece in pieces])[: self._bytes_each]
         length = sum(map(len, pieces))
-        plain = length <= self._bytes_each and not outgoing.tail and outgoing.damage is None
+        plain = length <= self._bytes_each and not outgoing.tail and not outgoing.damage
         what = outgoing.message if plain and outgoing.message is not None else outgoing.summary()
         self._add((connection, Sender.SERVER, now, kept, length, what))
 
-    def plain(self, connection: int, sender: Sender, now: float, head: bytes, kind: type[Message]) -> None:
-        """Take down the header of an ordinary request or reply, which is decoded only if somebody looks."""
-        self._add((connection, sender, now, head, len(head), kind))
+    def exchange(
+        self, connection: int, now: float, request: bytes, reply: bytes, kinds: tuple[type[Message], type[Message]]
+    ) -> None:
+        """Take down the headers of an ordinary request and its reply, which are decoded only if somebody looks."""
+        self._entries.append((connection, now, request, reply, kinds))
 
     def event(self, connection: int, now: float, text: str, *, by_client: bool = False) -> None:
         """Take down something that is not bytes."""
@@ -102,7 +107,7 @@ class Journal:
 
     def transcript(self) -> Transcript:
         """Decode what is kept."""
-        return Transcript(self._record(entry) for entry in list(self._entries))
+        return Transcript(record for entry in list(self._entries) for record in self._records(entry))
 
     def format(self, *, last: int | None = 60, hex_limit: int = 48) -> str:
         """Draw the newest records as a sequence."""
@@ -119,20 +124,25 @@ class Journal:
             with self._echo_lock:
                 self._echo(f"{record.time_s:.6f} [{record.connection}] {arrow} {record.summary}")
 
+    def _records(self, entry: _Entry | _Exchange) -> list[Record]:
+        if len(entry) == 6:
+            return [self._record(entry)]
+        connection, now, request, reply, (asked, answered) = entry
+        return [
+            self._record((connection, sender, now, data, len(data), _decoded(kind, data)))
+            for sender, data, kind in ((Sender.CLIENT, request, asked), (Sender.SERVER, reply, answered))
+        ]
+
     def _record(self, entry: _Entry) -> Record:
         connection, sender, now, data, length, what = entry
-        summary = _summary(what, data)
+        summary = what if isinstance(what, str) else dump(what)
         if length > len(data):
             summary += f" ({length} bytes, the first {len(data)} are kept)"
         return Record(connection=connection, sender=sender, time_s=now - self._began, data=data, summary=summary)
 
 
-def _summary(what: _What, data: bytes) -> str:
-    if isinstance(what, str):
-        return what
-    if isinstance(what, Message):
-        return dump(what)
+def _decoded(kind: type[Message], data: bytes) -> Message | str:
     try:
-        return dump(what.decode(data))
+        return kind.decode(data[: kind.wire_size()])
     except PeerViolation as problem:
         return str(problem)

@@ -33,7 +33,6 @@ from nbdtest.wire import (
     ReplyFlag,
     ReplyType,
     Request,
-    Sender,
     SimpleReply,
     StructuredReplyHeader,
 )
@@ -61,7 +60,7 @@ def open_lane(engine: Engine, journal: Journal) -> Lane | None:
     export = session.export
     if session.phase is not Phase.TRANSMISSION or export is None or not engine.idle:
         return None
-    if not isinstance(export.disk, MemoryDisk) or export.trackers or engine.settings.quirks.any:
+    if not isinstance(export.disk, MemoryDisk) or export.trackers or engine.settings.quirks.any or journal.echoes:
         return None
     version = engine.rules.version
     if engine.rules.watches(Cmd.READ, Cmd.WRITE):
@@ -102,53 +101,52 @@ class Lane:
             Disconnected: the client left in the middle of a WRITE, or memory ran out.
         """
         extended = self.frames is Frames.EXTENDED
-        parse = (_EXTENDED if extended else _COMPACT).unpack_from
-        size = (_EXTENDED if extended else _COMPACT).size
+        parse, size = (_EXTENDED.unpack_from, _EXTENDED.size) if extended else (_COMPACT.unpack_from, _COMPACT.size)
         magic = EXTENDED_REQUEST_MAGIC if extended else REQUEST_MAGIC
         write_flags = int(CmdFlag.PAYLOAD_LEN) if extended else 0
-        kind: type[Message] = ExtendedRequest if extended else Request
         read_reply, write_reply, reply_kind = self._replies()
+        kinds: tuple[type[Message], type[Message]] = (ExtendedRequest if extended else Request, reply_kind)
         disk, minimum, maximum, rules = self.disk, self.minimum, self.maximum, self.engine.rules
         any_status = self.frames is Frames.SIMPLE or self.whole_reads
-        session, connection, plain = self.engine.session, self.engine.connection, self.journal.plain
+        session, connection, exchange = self.engine.session, self.engine.connection, self.journal.exchange
+        disk_version, disk_size, run_start, run_end = -1, 0, 0, -1
         payload = bytearray()
         have = 0
         while True:
-            count = connected.recv_into(buffer[have:])
+            count = connected.recv_into(buffer[have:] if have else buffer)
             if not count:
                 return bytes(buffer[:have]) if have else None
             have += count
             at = waiting = 0
             out: list[Readable] = []
+            now = monotonic_s()
             while have - at >= size:
                 seen, flags, command, cookie, offset, length = parse(buffer, at)
-                misfit = (
-                    seen != magic
-                    or not 0 < length <= maximum
-                    or offset + length > disk.size
-                    or (minimum > 1 and (offset % minimum or length % minimum))
-                    or rules.version != self.version
-                )
-                if misfit:
+                if disk_version != disk.version:
+                    disk_version, disk_size, run_end = disk.version, disk.size, -1
+                end = offset + length
+                if seen != magic or not 0 < length <= maximum or end > disk_size or rules.version != self.version:
+                    break
+                if minimum > 1 and (offset % minimum or length % minimum):
                     break
                 if command == _READ and not flags:
-                    if not any_status:
-                        run = disk.run_at(offset)
-                        if run.value != _DATA or run.end < offset + length:
+                    if not any_status and (offset < run_start or end > run_end):
+                        run_start, run_end, value = disk.run_at(offset)
+                        if value != _DATA:
+                            run_end = -1
+                        if end > run_end:
                             break
                     head = read_reply(cookie, offset, length)
                     out.append(head)
                     out += disk.pieces(offset, length)
                     waiting += length
-                    now = monotonic_s()
-                    plain(connection, Sender.CLIENT, now, bytes(buffer[at : at + size]), kind)
-                    plain(connection, Sender.SERVER, now, head[: reply_kind.wire_size()], reply_kind)
+                    exchange(connection, now, bytes(buffer[at : at + size]), head, kinds)
                     at += size
                 elif command == _WRITE and flags == write_flags and not self.read_only:
-                    plain(connection, Sender.CLIENT, monotonic_s(), bytes(buffer[at : at + size]), kind)
+                    head = write_reply(cookie, offset)
+                    exchange(connection, now, bytes(buffer[at : at + size]), head, kinds)
                     at += size
                     _send(connected, out)  # what was read before must not show what is written now
-                    out, waiting = [], 0
                     if have - at >= length:
                         data = buffer[at : at + length]
                         at += length
@@ -163,9 +161,7 @@ class Lane:
                         disk.write(offset, data)
                     except DiskError as error:
                         raise Disconnected(str(error)) from error  # no memory left: an error now would need the engine
-                    head = write_reply(cookie, offset)
-                    out.append(head)
-                    plain(connection, Sender.SERVER, monotonic_s(), head[: reply_kind.wire_size()], reply_kind)
+                    out, waiting = [head], 0
                 else:
                     break
                 session.requests += 1
@@ -176,8 +172,8 @@ class Lane:
                 _send(connected, out)
             if have - at >= size or rules.version != self.version:
                 return bytes(buffer[at:have])
-            if at:
-                have -= at
+            have -= at
+            if at and have:
                 buffer[:have] = bytes(buffer[at : at + have])
 
     def _replies(self) -> tuple[Callable[[int, int, int], bytes], Callable[[int, int], bytes], type[Message]]:

@@ -32,7 +32,8 @@ class Outgoing:
 
     message: Message | None = None
     tail: Sequence[Readable] = ()
-    damage: Mangle | None = None
+    damage: tuple[Mangle, ...] = ()
+    """From the innermost on."""
 
     def whole(self) -> Outgoing:
         """Take a chunk's payload out of the tail into the message, where rules can see it."""
@@ -52,8 +53,11 @@ class Outgoing:
         Raises:
             UsageError: the damage names a field that the message does not have.
         """
-        if self.damage is not None:
-            return [damaged(self.whole()._with_fields(dict(self.damage.fields)), self.damage)]
+        if self.damage:
+            encoded = self.whole()._with_fields(dict(field for each in self.damage for field in each.fields))
+            for each in self.damage:
+                encoded = damaged(encoded, each)
+            return [encoded]
         if self.message is None:
             return list(self.tail)
         return [self.message.encode(), *self.tail]
@@ -66,7 +70,7 @@ class Outgoing:
             line = dump(self.message)
             if self.tail:
                 line += f" + {sum(len(piece) for piece in self.tail)} bytes"
-        return f"{line} (mangled)" if self.damage is not None else line
+        return f"{line} (mangled)" if self.damage else line
 
     def _with_fields(self, fields: dict[str, int | bytes]) -> bytes:
         tail = b"".join(self.tail)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 __all__ = ["Quirks"]
 
@@ -88,4 +88,7 @@ class Quirks:
     @property
     def any(self) -> bool:
         """Whether anything is switched on."""
-        return any(getattr(self, each.name) for each in fields(self))
+        return self != _NONE
+
+
+_NONE = Quirks()

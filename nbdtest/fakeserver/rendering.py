@@ -107,12 +107,8 @@ class Reply:
         """Give messages, and the actions that are not messages, in order."""
         for at, action in enumerate(self._plan):
             bare = self._readable(_bare(action))
-            damage = action if isinstance(action, Mangle) else None
-            made = self._render(bare, done=at == self._last)
-            for step in made:
-                if isinstance(step, Outgoing) and damage is not None:
-                    step = Outgoing(message=step.message, tail=step.tail, damage=damage)
-                yield step
+            for step in self._render(bare, done=at == self._last):
+                yield _with_damage(action, step) if isinstance(step, Outgoing) else step
 
     def _readable(self, action: Action) -> Action:
         """Read from a disk that may fail, before anything is said: data, or the error in their place."""
@@ -333,14 +329,22 @@ def _canonical(export: Export | None) -> str:
 
 
 def _with_damage(action: Action, made: Outgoing) -> Outgoing:
-    if isinstance(action, Mangle):
-        return Outgoing(message=made.message, tail=made.tail, damage=action)
-    return made
+    damage = _damage(action)
+    return replace(made, damage=damage) if damage else made
+
+
+def _damage(action: Action) -> tuple[Mangle, ...]:
+    """All damage around an action, the innermost first."""
+    found: list[Mangle] = []
+    while isinstance(action, Mangle):
+        found.insert(0, action)
+        action = action.of
+    return tuple(found)
 
 
 def _bare(action: Action) -> Action:
     while isinstance(action, Mangle):
-        action = action.action
+        action = action.of
     return action
 
 

@@ -10,7 +10,7 @@ import enum
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from nbdtest.errors import UsageError
 from nbdtest.fakeserver.actions import Action as Action
@@ -51,30 +51,35 @@ class _Counted:
     per_connection: bool
     connection: int | None
     seen: dict[int | None, int] = field(default_factory=dict)
+    acted: dict[int | None, int] = field(default_factory=dict)
     fired: int = 0
 
     def due(self, connection: int) -> bool:
+        """Count one more event, and say whether the rule wants to act on it."""
         if self.connection not in (None, connection):
             return False
         key = connection if self.per_connection else None
         self.seen[key] = count = self.seen.get(key, 0) + 1
         if self.nth is not None:
-            last = self.nth + (self.times or 1) - 1
-            if not self.nth <= count <= last:
-                return False
-        elif self.times is not None and count > self.times:
-            return False
+            return self.nth <= count <= self._last()
+        return self.times is None or self.acted.get(key, 0) < self.times
+
+    def act(self, connection: int) -> None:
+        """Count that the rule acts."""
+        key = connection if self.per_connection else None
+        self.acted[key] = self.acted.get(key, 0) + 1
         self.fired += 1
-        return True
 
     def live(self) -> bool:
-        """Whether it can still fire."""
+        """Whether it can still act."""
         if self.per_connection:
             return True
-        count = self.seen.get(None, 0)
         if self.nth is not None:
-            return count < self.nth + (self.times or 1) - 1
-        return self.times is None or count < self.times
+            return self.seen.get(None, 0) < self._last()
+        return self.times is None or self.acted.get(None, 0) < self.times
+
+    def _last(self) -> int:
+        return (self.nth or 1) + (self.times or 1) - 1
 
     def arguments(self) -> str:
         shown = ""
@@ -90,7 +95,7 @@ class Rule:
     def __init__(self, trigger: Trigger, where: Where, counted: _Counted, changed: Callable[[], None]) -> None:
         self.trigger = trigger
         self._where = where
-        self._counted = counted
+        self.counted = counted
         self._changed = changed
         self.plan: Plan | None = None
         self.compute: Callable[[Any, Plan], Iterable[Action]] | None = None
@@ -99,7 +104,7 @@ class Rule:
     @property
     def fired(self) -> int:
         """How often it acted."""
-        return self._counted.fired
+        return self.counted.fired
 
     def reply(self, *plan: Action) -> Rule:
         """Answer with these actions; with none, do not answer."""
@@ -132,9 +137,7 @@ class Rule:
         """Whether the correct answer is part of this one; if not, what was asked for is not carried out."""
         if self.compute is not None or self.plan is None:
             return True
-        return any(
-            isinstance(action.action if isinstance(action, Mangle) else action, PassThrough) for action in self.plan
-        )
+        return any(isinstance(action.of if isinstance(action, Mangle) else action, PassThrough) for action in self.plan)
 
     def answer(self, received: Any, correct: Plan) -> Plan:
         """The whole plan for `received`, with the correct one in place of `pass_through()`."""
@@ -156,7 +159,7 @@ class Rule:
         if self._where:
             row["where"] = {name: int(v) if isinstance(v, int) else v for name, v in self._where.items()}
         for name in ("nth", "times", "connection", "per_connection"):
-            if value := getattr(self._counted, name):
+            if value := getattr(self.counted, name):
                 row[name] = value
         if self.plan is not None:
             row["reply"] = [action_to_json(action) for action in self.plan]
@@ -166,7 +169,7 @@ class Rule:
 
     def __repr__(self) -> str:
         where = f", where={self._where!r}" if self._where else ""
-        text = f"on({self.trigger!r}{where}{self._counted.arguments()})"
+        text = f"on({self.trigger!r}{where}{self.counted.arguments()})"
         if self.compute is not None:
             text += f".rewrite({getattr(self.compute, '__name__', self.compute)})"
         elif self.plan == (PassThrough(),):
@@ -177,12 +180,6 @@ class Rule:
             text += f".then({', '.join(map(repr, self.after))})"
         return text
 
-    def _due(self, connection: int) -> bool:
-        return self._counted.due(connection)
-
-    def _live(self) -> bool:
-        return self._counted.live()
-
 
 class SendRule:
     """Changes messages of one class on their way out."""
@@ -190,7 +187,7 @@ class SendRule:
     def __init__(self, kind: type[Message], where: Where, counted: _Counted, changed: Callable[[], None]) -> None:
         self.kind = kind
         self._where = where
-        self._counted = counted
+        self.counted = counted
         self._changed = changed
         self.damage: Mangle | None = None
         self.compute: Rewrite | None = None
@@ -198,7 +195,7 @@ class SendRule:
     @property
     def fired(self) -> int:
         """How often it acted."""
-        return self._counted.fired
+        return self.counted.fired
 
     def mangle(
         self,
@@ -234,16 +231,10 @@ class SendRule:
 
     def __repr__(self) -> str:
         where = f", where={self._where!r}" if self._where else ""
-        text = f"on_send({self.kind.__name__}{where}{self._counted.arguments()})"
+        text = f"on_send({self.kind.__name__}{where}{self.counted.arguments()})"
         if self.damage is not None:
             return text + "." + repr(self.damage).replace("pass_through(), ", "", 1)
         return f"{text}.rewrite({getattr(self.compute, '__name__', self.compute)})"
-
-    def _due(self, connection: int) -> bool:
-        return self._counted.due(connection)
-
-    def _live(self) -> bool:
-        return self._counted.live()
 
 
 class RuleBook:
@@ -301,31 +292,32 @@ class RuleBook:
         return rule
 
     def find(self, trigger: Trigger, received: Any, connection: int) -> Rule | None:
-        """Count this event and find the rule that acts on it."""
+        """Count this event in every rule that it concerns, and find the one that acts on it."""
         if not self.rules:
             return None
+        kind = type(trigger)
         with self._lock:
-            for rule in self.rules:
-                fits = rule.trigger == trigger and type(rule.trigger) is type(trigger)
-                if fits and rule.matches(received) and rule._due(connection):
-                    return rule
-        return None
+            return _acting(
+                (
+                    rule
+                    for rule in self.rules
+                    if rule.trigger == trigger and type(rule.trigger) is kind and rule.matches(received)
+                ),
+                connection,
+            )
 
     def find_send(self, message: Message, connection: int) -> SendRule | None:
-        """Count this message and find the rule that changes it."""
+        """Count this message in every rule that it concerns, and find the one that changes it."""
         with self._lock:
-            for rule in self.send_rules:
-                if rule.matches(message) and rule._due(connection):
-                    return rule
-        return None
+            return _acting((rule for rule in self.send_rules if rule.matches(message)), connection)
 
     def watches(self, *triggers: Trigger) -> bool:
-        """Whether a rule could still fire on one of these, or on any message sent."""
+        """Whether a rule could still act on one of these, or on any message sent."""
         if not self.rules and not self.send_rules:
             return False
         with self._lock:
-            return any(rule._live() for rule in self.send_rules) or any(
-                rule.trigger in triggers and rule._live() for rule in self.rules
+            return any(rule.counted.live() for rule in self.send_rules) or any(
+                rule.trigger in triggers and rule.counted.live() for rule in self.rules
             )
 
     def unused(self) -> list[Rule | SendRule]:
@@ -363,6 +355,19 @@ class RuleBook:
         self.version += 1
 
 
+_AnyRule = TypeVar("_AnyRule", Rule, SendRule)
+
+
+def _acting(concerned: Iterable[_AnyRule], connection: int) -> _AnyRule | None:
+    found = None
+    for rule in concerned:
+        if rule.counted.due(connection) and found is None:
+            found = rule
+    if found is not None:
+        found.counted.act(connection)
+    return found
+
+
 def _holds(where: Where, received: Any) -> bool:
     if where is None:
         return True
@@ -377,7 +382,7 @@ def _expanded(plan: Plan, correct: Plan) -> Plan:
     for action in plan:
         if isinstance(action, PassThrough):
             found.extend(correct)
-        elif isinstance(action, Mangle) and isinstance(action.action, PassThrough):
+        elif isinstance(action, Mangle) and isinstance(action.of, PassThrough):
             found.extend(action.around(each) for each in correct)
         else:
             found.append(action)

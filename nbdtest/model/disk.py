@@ -113,6 +113,11 @@ class MemoryDisk:
             found.append(self._slabs.get(number, _ZEROES)[at : at + count])
         return found
 
+    @property
+    def version(self) -> int:
+        """Grows whenever size or status change somewhere; writing to what is data already changes neither."""
+        return self._map.version
+
     def run_at(self, offset: int) -> Run:
         """Give the stretch of equal status that holds `offset`."""
         with self._lock:

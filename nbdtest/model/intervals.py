@@ -20,10 +20,12 @@ class Run(NamedTuple):
 class IntervalMap:
     """Runs of equal values that cover [0, size) without gaps; neighbouring runs differ."""
 
-    __slots__ = ("_starts", "_values", "size")
+    __slots__ = ("_starts", "_values", "size", "version")
 
     def __init__(self, size: int, value: int = 0) -> None:
         self.size = size
+        self.version = 0
+        """Grows with every change; while it stays, what has been seen still holds."""
         self._starts = [0]
         self._values = [value]
 
@@ -35,6 +37,7 @@ class IntervalMap:
         first = bisect_right(starts, start) - 1
         if values[first] == value and end <= self._end(first):
             return
+        self.version += 1
         after = bisect_left(starts, end)
         fresh = [(start, value)]
         if starts[first] < start:
@@ -71,6 +74,7 @@ class IntervalMap:
 
     def resize(self, size: int, value: int = 0) -> None:
         """Cut the map short, or make it longer with `value` in the new part."""
+        self.version += 1
         if size < self.size:
             keep = max(1, bisect_left(self._starts, size))
             del self._starts[keep:], self._values[keep:]
