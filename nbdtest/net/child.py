@@ -239,7 +239,7 @@ class Child:
         # Killed when it ended, but maybe not gone.
         strays = in_group(self.pid) if _group_exists(self.pid) else []
         if not self._on_stdio:
-            # What left the process group, as a daemon does. Looking for it takes 6 us per process of the machine, which
+            # What left the process group, as a daemon does. Looking for it takes 5 us per process of the machine, which
             # is too much per connection; a server on stdin and stdout has no use for it, and the guardian looks again
             # at our end.
             strays += self.pids()
