@@ -163,6 +163,7 @@ class Conversation:
         for violation in found.violations:
             engine.violation(violation)
         if engine.on_option is not None:
+            engine.scripts_turn = True
             engine.on_option(option, partial(self._answer_option, option, found))
         else:
             self._answer_option(option, found)

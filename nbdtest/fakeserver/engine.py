@@ -82,6 +82,8 @@ class Engine:
         """Gets every request, also DISC, instead of its being answered: the script's."""
         self.on_option: Callable[[Option, Callable[[], None]], None] | None = None
         """Gets every option, and what answers it correctly, instead of its being answered: the script's."""
+        self.scripts_turn = False
+        """Set when an option waits for the script: nothing more is read until `go_on`."""
         self.awaited: Task | None = None
         """The plan that has to be over before the next message is read."""
         self._queue = ByteQueue()
@@ -170,6 +172,14 @@ class Engine:
         """Give up the bytes that were received but not understood yet: after STARTTLS they belong to TLS."""
         return self._queue.take_all()
 
+    def go_on(self, now: float) -> bool:
+        """Read on after the script had its turn; False if it had none."""
+        had, self.scripts_turn = self.scripts_turn, False
+        if had:
+            self.now = now
+            self._pump()
+        return had
+
     def put_back(self, data: bytes) -> None:
         """Take back the rest of what `take_unread` gave."""
         rest = self._queue.take_all()
@@ -244,7 +254,7 @@ class Engine:
                 if not self.awaited.done:
                     return
                 self.awaited = None
-            if self.wants_tls or self._outbox.size >= HIGH_WATER:
+            if self.wants_tls or self.scripts_turn or self._outbox.size >= HIGH_WATER:
                 return
             count, keep = self._want
             if keep:

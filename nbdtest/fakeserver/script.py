@@ -304,6 +304,9 @@ class Peer:
             self.flush()
 
     def _exchange(self, what: str, patience_s: float | None = PATIENCE_S) -> None:
+        if self.engine.go_on(monotonic_s()):
+            self.flush()
+            return
         if self._stream.fileno() < 0:
             raise UsageError(f"the script waits for {what} after it has ended the connection")
         data = self._stream.receive_some(deadline=Deadline(patience_s), what=what)

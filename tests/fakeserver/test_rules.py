@@ -59,8 +59,8 @@ from tests.fakeserver.talk import Talk
 CONTENT = bytes(range(256)) * 64  # 16 KiB
 
 
-def talk_with(rules: RuleBook, **fields: object) -> Talk:
-    return Talk(Export(disk=MemoryDisk(len(CONTENT), CONTENT)), rules=rules, **fields)
+def talk_with(rules: RuleBook) -> Talk:
+    return Talk(Export(disk=MemoryDisk(len(CONTENT), CONTENT)), rules=rules)
 
 
 def flushes(talk: Talk, count: int) -> list[Errno]:
@@ -218,7 +218,7 @@ class TestReplies:
 
     def test_rewriting_the_correct_plan(self) -> None:
         rules = RuleBook()
-        rules.on(Cmd.READ).rewrite(lambda asked, plan: [replace(plan[0], at=asked.offset + 512)])
+        rules.on(Cmd.READ).rewrite(lambda asked, plan: [data(at=asked.offset + 512), *plan[1:]])
         talk = talk_with(rules).open(structured=True)
         talk.request(Cmd.READ, 0, 512)
         assert talk.chunks()[0].payload[:8] == (512).to_bytes(8, "big")

@@ -1,0 +1,429 @@
+"""FakeServer: where it listens, how it serves many at once, and what it demands when it is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+import unittest
+
+import pytest
+
+from nbdtest.errors import UsageError
+from nbdtest.fakeserver import (
+    Export,
+    FakeServer,
+    Moment,
+    VerificationFailed,
+    close,
+    cut,
+    error,
+    hold,
+    mangle,
+    no_data,
+    pass_through,
+    release,
+)
+from nbdtest.model import DiskError, MemoryDisk
+from nbdtest.net.uri import NBDURI
+from nbdtest.wire import Cmd, Errno, Opt, Request
+from tests.fakeserver.wire_client import WireClient
+
+CONTENT = bytes(range(256)) * 4096
+
+
+def threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith("nbdtest-")}
+
+
+def connected(server: FakeServer) -> WireClient:
+    return WireClient(server.connect())
+
+
+def unix(path: str) -> WireClient:
+    made = socket.socket(socket.AF_UNIX)
+    made.connect(path)
+    return WireClient(made)
+
+
+class TestWhere:
+    def test_a_socketpair(self) -> None:
+        with FakeServer(size=512) as server, connected(server) as client:
+            assert client.open().read(0, 512) == bytes(512)
+            client.leave()
+
+    def test_a_unix_socket_that_goes_away(self) -> None:
+        with FakeServer(size=512) as server:
+            path = server.path
+            assert NBDURI.parse(server.uri).socket == path
+            unix(path).open().leave()
+        assert not os.path.exists(os.path.dirname(path))
+
+    def test_a_tcp_port(self) -> None:
+        with FakeServer(size=512) as server:
+            assert NBDURI.parse(server.tcp_uri).port == server.port
+            WireClient(socket.create_connection(("127.0.0.1", server.port))).open().leave()
+
+    def test_the_uri_of_an_export_is_quoted(self) -> None:
+        with FakeServer(Export("a b/c?d", size=512)) as server:
+            assert NBDURI.parse(server.uri_of("a b/c?d")).export == "a b/c?d"
+
+    def test_several_exports_and_servers_at_once(self) -> None:
+        with (
+            FakeServer(Export("one", size=512), Export("two", size=1024)) as first,
+            FakeServer(size=2048) as second,
+        ):
+            for server, name, size in ((first, "two", 1024), (second, "", 2048), (first, "", 512)):
+                client = unix(server.path).open(name)
+                client.request(Cmd.READ, size, 1)
+                assert client.reply()[0].error == Errno.EINVAL
+                client.read(size - 1, 1)
+                client.leave()
+            first.tolerate("SIZE-038")
+            second.tolerate("SIZE-038")
+
+
+class TestLife:
+    def test_nothing_is_left(self) -> None:
+        before = threads()
+        with FakeServer(size=512) as server:
+            clients = [connected(server).open() for _ in range(5)]
+            assert threads() > before
+        assert threads() == before
+        for client in clients:
+            assert client.rest() == b""
+            client.socket.close()
+
+    def test_it_can_be_stopped_twice_and_started_again(self) -> None:
+        server = FakeServer(size=512)
+        server.start()
+        server.stop()
+        server.stop()
+        connected(server).open().leave()
+        server.stop()
+        server.verify()
+
+    def test_a_server_that_serves_nobody_is_fine(self) -> None:
+        with FakeServer():
+            pass
+
+    def test_it_works_in_a_plain_script(self) -> None:
+        script = "from nbdtest.fakeserver import FakeServer\nwith FakeServer(size=4096) as server: print(server.uri)"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
+        assert done.stdout.startswith("nbd+unix:///?socket=/")
+        assert done.stderr == ""
+
+    def test_it_works_beside_asyncio(self) -> None:
+        async def greeting(path: str) -> bytes:
+            reader, writer = await asyncio.open_unix_connection(path)
+            data = await reader.readexactly(18)
+            writer.close()
+            await writer.wait_closed()
+            return data
+
+        with FakeServer(size=512) as server:
+            assert asyncio.run(greeting(server.path)).startswith(b"NBDMAGICIHAVEOPT")
+
+    def test_it_works_in_unittest(self) -> None:
+        class Case(unittest.TestCase):
+            def runTest(self) -> None:  # noqa: N802 - unittest's own name
+                server = self.enterContext(FakeServer(size=512))
+                connected(server).open().leave()
+
+        assert Case().run().wasSuccessful()  # type: ignore[union-attr]  # run() without a result makes one
+
+    def test_settings_are_checked(self) -> None:
+        with pytest.raises(UsageError, match="give each Export its own"):
+            FakeServer(Export(), size=512)
+        with pytest.raises(UsageError, match="no_such"):
+            FakeServer().configure(quirks={"no_such"})
+
+    def test_importing_it_loads_the_standard_library_only(self) -> None:
+        code = (
+            "import sys; before = set(sys.modules); import nbdtest.fakeserver, nbdtest.fakeserver.serve;"
+            "print(sorted({name.partition('.')[0] for name in set(sys.modules) - before}"
+            " - set(sys.stdlib_module_names) - {'nbdtest'}))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+        assert done.stdout.strip() == "[]"
+
+
+class TestVerification:
+    def failure(self, server: FakeServer) -> str:
+        server.stop()
+        with pytest.raises(VerificationFailed) as caught:
+            server.verify()
+        return str(caught.value)
+
+    def test_an_unused_rule(self) -> None:
+        server = FakeServer(size=512)
+        server.on(Cmd.READ, nth=3).reply(error(Errno.EIO))
+        connected(server).open().leave()
+        text = self.failure(server)
+        assert "this rule never acted: on(Cmd.READ, nth=3).reply(error(Errno.EIO))" in text
+        assert "still expected: on(Cmd.READ, nth=3)" in text
+        assert "Request flags=0 type=CMD_DISC" in text
+
+    def test_a_violation_of_the_client(self) -> None:
+        server = FakeServer(size=512)
+        client = connected(server).open()
+        client.request(Cmd.READ, 512, 1)
+        client.reply()
+        client.leave()
+        assert "connection 1: SIZE-038: CMD_READ at 512, length 1 reaches past the end of the export" in self.failure(
+            server
+        )
+        server.tolerate("SIZE-038")
+        server.verify()
+
+    def test_what_clients_merely_should_do_is_no_failure(self) -> None:
+        with FakeServer(size=512) as server:
+            client = connected(server).open()
+            client.request(Cmd.READ, 0, 0)
+            client.reply()
+            client.leave()
+            assert [str(each.violation) for each in server.journal.violations] == [
+                "CMD-003 (SHOULD): CMD_READ at 0, length 0 is empty"
+            ]
+
+    def test_a_client_that_just_leaves(self) -> None:
+        server = FakeServer(size=512)
+        connected(server).open().socket.close()
+        assert "TERM-042" in self.failure(server)
+
+    def test_a_client_that_has_not_left_yet_is_fine(self) -> None:
+        with FakeServer(size=512) as server:
+            client = connected(server).open()
+        client.socket.close()
+
+    def test_an_exception_in_a_rule_ends_that_connection_and_is_told(self) -> None:
+        def broken(asked: object) -> bool:
+            raise ZeroDivisionError("in a rule")
+
+        server = FakeServer(size=512)
+        server.on(Cmd.FLUSH, where=broken).pass_through()
+        one, other = connected(server).open(), connected(server).open()
+        one.request(Cmd.FLUSH)
+        assert one.rest() == b""
+        assert other.read(0, 512) == bytes(512)
+        one.socket.close()
+        other.leave()
+        text = self.failure(server)
+        assert "ZeroDivisionError: in a rule" in text
+        assert "test_server.py" in text
+
+    def test_an_exception_in_a_disk_is_told(self) -> None:
+        class Broken:
+            size = 512
+
+            def read(self, offset: int, length: int) -> bytes:
+                raise KeyError("in a disk")
+
+        server = FakeServer(disk=Broken())
+        client = connected(server).open()
+        client.request(Cmd.READ, 0, 1)
+        assert client.rest() == b""
+        client.socket.close()
+        assert "KeyError: 'in a disk'" in self.failure(server)
+
+    def test_an_error_of_a_disk_is_the_clients(self) -> None:
+        class Bad:
+            size = 512
+
+            def read(self, offset: int, length: int) -> bytes:
+                raise DiskError(Errno.EIO)
+
+        with FakeServer(disk=Bad()) as server:
+            client = connected(server).open()
+            client.request(Cmd.READ, 0, 1)
+            assert client.reply()[0].error == Errno.EIO
+            client.leave()
+
+    def test_the_journal_is_attached_to_a_failing_test(self) -> None:
+        def test() -> None:
+            with FakeServer(size=512) as server:
+                connected(server).open().leave()
+                raise ZeroDivisionError("mine")
+
+        with pytest.raises(ZeroDivisionError) as caught:
+            test()
+        assert "CMD_DISC" in "".join(caught.value.__notes__)
+
+
+class TestSharing:
+    def test_a_write_is_seen_by_everybody(self) -> None:
+        with FakeServer(size=1 << 20) as server:
+            one, other = connected(server).open(), connected(server).open()
+            one.write(4096, b"shared")
+            assert other.read(4096, 6) == b"shared"
+            assert server.disk.read(4096, 6) == b"shared"
+            one.leave()
+            other.leave()
+
+    def test_hold_and_release_across_connections(self) -> None:
+        with FakeServer(size=512) as server:
+            server.on(Cmd.READ, nth=1).reply(hold("gate"), pass_through())
+            server.on(Cmd.FLUSH).pass_through().then(release("gate"))
+            one, other = connected(server).open(), connected(server).open()
+            one.request(Cmd.READ, 0, 4)
+            other.request(Cmd.FLUSH)
+            other.reply()
+            assert one.reply(4)[1] == bytes(4)
+            one.leave()
+            other.leave()
+
+    def test_the_test_itself_releases(self) -> None:
+        with FakeServer(size=512) as server:
+            server.on(Cmd.FLUSH).reply(hold("gate"), pass_through())
+            client = connected(server).open()
+            client.request(Cmd.FLUSH)
+            assert client.read(0, 4) == bytes(4)
+            server.release("gate")
+            assert client.reply()[0].error == Errno.OK
+            client.leave()
+
+    def test_rules_for_one_connection(self) -> None:
+        with FakeServer(size=512) as server:
+            server.on(Moment.CONNECT, connection=2).reply(close())
+            one, two, three = connected(server), connected(server), connected(server)
+            assert two.rest() == b""
+            one.open().leave()
+            three.open().leave()
+            two.socket.close()
+
+    def test_a_slow_disk_holds_up_nobody_else(self) -> None:
+        opened, may_go = threading.Event(), threading.Event()
+
+        class Slow:
+            size = 512
+
+            def read(self, offset: int, length: int) -> bytes:
+                opened.set()
+                may_go.wait(10)
+                return bytes(length)
+
+        with FakeServer(Export("slow", disk=Slow()), Export("fast", size=512)) as server:
+            slow = connected(server).open("slow")
+            slow.request(Cmd.READ, 0, 4)
+            assert opened.wait(10)
+            fast = connected(server).open("fast")
+            assert fast.read(0, 4) == bytes(4)
+            may_go.set()
+            assert slow.reply(4)[1] == bytes(4)
+            fast.leave()
+            slow.leave()
+
+
+class TestFastLane:
+    def busy(self, server: FakeServer) -> WireClient:
+        """A connection that has made enough requests to be worth a thread of its own."""
+        client = connected(server).open()
+        for _ in range(50):
+            assert client.read(0, 256) == CONTENT[:256]
+        assert "nbdtest-fakeserver-lane" in threads()
+        return client
+
+    def server(self) -> FakeServer:
+        return FakeServer(disk=MemoryDisk(len(CONTENT), CONTENT))
+
+    def test_everything_else_still_works(self) -> None:
+        with self.server() as server:
+            client = self.busy(server)
+            client.request(Cmd.FLUSH)
+            assert client.reply()[0].error == Errno.OK
+            client.write(256, b"x" * 100_000)
+            assert client.read(256, 100_000) == b"x" * 100_000
+            client.request(Cmd.READ, len(CONTENT), 1)
+            assert client.reply()[0].error == Errno.EINVAL
+            assert client.read(0, 256) == CONTENT[:256]
+            client.leave()
+            server.tolerate("SIZE-038")
+
+    def test_many_requests_in_one_piece(self) -> None:
+        with self.server() as server:
+            client = self.busy(server)
+            requests = [Request(type=Cmd.READ, cookie=at, offset=at * 256, length=256).encode() for at in range(300)]
+            write = Request(type=Cmd.WRITE, cookie=999, offset=0, length=4).encode() + b"late"
+            client.say(*requests, write)
+            for at in range(300):
+                reply, data = client.reply(256)
+                assert (reply.cookie, data) == (at, CONTENT[:256])
+            assert client.reply()[0].cookie == 999
+            assert client.read(0, 4) == b"late"
+            client.leave()
+
+    def test_requests_byte_by_byte(self) -> None:
+        with self.server() as server:
+            client = self.busy(server)
+            for byte in Request(type=Cmd.WRITE, cookie=5, offset=0, length=3).encode() + b"abc":
+                client.say(bytes([byte]))
+            assert client.reply()[0].cookie == 5
+            assert client.read(0, 3) == b"abc"
+            client.leave()
+
+    def test_a_rule_that_comes_later_acts(self) -> None:
+        with self.server() as server:
+            client = self.busy(server)
+            server.on(Cmd.READ, nth=2).reply(error(Errno.EIO))
+            assert client.read(0, 4) == CONTENT[:4]
+            client.request(Cmd.READ, 0, 4)
+            assert client.reply()[0].error == Errno.EIO
+            client.leave()
+
+    def test_the_journal_knows_of_it(self) -> None:
+        with self.server() as server:
+            client = self.busy(server)
+            client.read(512, 256)
+            client.leave()
+        assert "Request flags=0 type=CMD_READ cookie=0x33 offset=512 length=256" in server.journal.format()
+
+    def test_what_was_sent_before_the_end_counts(self) -> None:
+        server = self.server()
+        self.busy(server).socket.close()
+        server.stop()
+        assert [each.violation.requirement for each in server.journal.violations] == ["TERM-042"]
+
+    def test_an_end_in_the_middle_of_a_write_stores_nothing(self) -> None:
+        server = self.server()
+        client = self.busy(server)
+        client.request(Cmd.WRITE, 0, 1 << 16, payload=b"x" * 1000)
+        client.socket.close()
+        server.stop()
+        assert server.disk.read(0, 4) == CONTENT[:4]
+
+
+class TestEnds:
+    def test_cut_after_every_byte_of_a_session(self) -> None:
+        total = 18 + (20 + 12) + 20 + (16 + 512)  # greeting, INFO_EXPORT, ACK, the read
+        for after in range(0, total, 7):
+            with FakeServer(disk=MemoryDisk(512, b"x" * 512)) as server:
+                server.on(Moment.CONNECT).reply(cut(after=after))
+                client = connected(server)
+                with contextlib.suppress(BrokenPipeError):
+                    client.say(b"\0\0\0\3")
+                    client.say(b"IHAVEOPT", bytes([0, 0, 0, Opt.GO, 0, 0, 0, 6]), bytes(6))
+                    client.say(Request(type=Cmd.READ, cookie=1, offset=0, length=512))
+                assert len(client.rest()) == after
+                client.socket.close()
+                server.tolerate("*")
+
+    def test_a_reset_on_tcp(self) -> None:
+        with FakeServer(size=512) as server:
+            server.on(Cmd.FLUSH).reply(cut(rst=True))
+            client = WireClient(socket.create_connection(("127.0.0.1", server.port))).open()
+            client.request(Cmd.FLUSH)
+            with pytest.raises(ConnectionResetError):
+                client.take(1)
+            client.socket.close()
+
+    def test_what_was_sent_before_a_fin_arrives(self) -> None:
+        with FakeServer(size=512) as server:
+            server.on(Cmd.FLUSH).reply(mangle(no_data(), keep=5), close())
+            client = WireClient(socket.create_connection(("127.0.0.1", server.port))).open()
+            client.request(Cmd.FLUSH)
+            assert len(client.rest()) == 5
+            client.socket.close()
