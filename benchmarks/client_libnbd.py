@@ -126,6 +126,8 @@ def connect(module: ModuleType, h: Any, count: int) -> None:
     path = uri.partition("socket=")[2]
     for _ in range(count):
         another = module.NBD()
+        if module is client and not hasattr(libnbd.NBD, "set_request_extended_headers"):
+            another.set_request_extended_headers(False)  # one option less, as the older libnbd does it
         another.connect_unix(path)
         another.shutdown()
         del another

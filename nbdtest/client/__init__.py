@@ -15,9 +15,9 @@ from nbdtest.client import constants
 from nbdtest.client.buffer import Buffer
 from nbdtest.client.constants import *  # noqa: F403 - its __all__ is part of ours
 from nbdtest.client.errors import ClosedHandle, Error
-from nbdtest.client.handle import NBD
+from nbdtest.client.handle import NBD, StatusExtent
 
-__all__ = ["NBD", "Buffer", "ClosedHandle", "Error", "install_as_nbd", "nbd", *constants.__all__]
+__all__ = ["NBD", "Buffer", "ClosedHandle", "Error", "StatusExtent", "install_as_nbd", "nbd", *constants.__all__]
 
 
 def install_as_nbd() -> ModuleType:

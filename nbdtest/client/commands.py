@@ -62,6 +62,7 @@ _NAMES = {
     Cmd.WRITE_ZEROES: "write-zeroes",
     Cmd.BLOCK_STATUS: "block-status",
 }
+_WITH_PAYLOAD = (Cmd.WRITE.value, Cmd.BLOCK_STATUS.value)  # a BLOCK_STATUS that filters its contexts has a view
 _ZEROES = memoryview(bytes(1 << 16))
 
 
@@ -96,6 +97,8 @@ class Command:
     chunk: ChunkCallback | None = None
     extent: Callable[..., Any] | None = None
     wide = False
+    has_payload = False
+    """Whether `view` is sent although commands of this type have no payload."""
 
     def __init__(
         self,
@@ -151,6 +154,11 @@ class Command:
     def name(self) -> str:
         """What error messages call it."""
         return _NAMES.get(Cmd(self.type), str(Cmd(self.type)))
+
+    @property
+    def payload(self) -> memoryview | None:
+        """What is sent after the header."""
+        return self.view if self.has_payload or self.type in _WITH_PAYLOAD else None
 
     def fail(self, number: int) -> None:
         """Note an error, unless there is an earlier one."""

@@ -29,12 +29,11 @@ from nbdtest.wire import EXTENDED_REQUEST_MAGIC, REQUEST_MAGIC, Cmd
 
 __all__ = ["Engine"]
 
-BATCH_BYTES = 1 << 18  # how much is encoded ahead of the socket
+BATCH_BYTES = 1 << 18  # beyond that, payloads that wait to be sent are not copied
 COPY_BELOW = 1 << 16  # payloads up to here are copied behind their header: cheaper than one more piece to gather
 MOST_CONTEXTS = 1 << 16
 _READ = Cmd.READ.value
 _DISC = Cmd.DISC.value
-_WITH_PAYLOAD = (Cmd.WRITE.value, Cmd.BLOCK_STATUS.value)  # a BLOCK_STATUS that filters its contexts has a view
 
 
 class Engine:
@@ -78,14 +77,12 @@ class Engine:
         self._option_completion: CompletionCallback | None = None
         self._express = Express(self)
 
-        self.outgoing: deque[bytes | bytearray | memoryview] = deque()
-        """What is encoded and has to be sent."""
-        self._batch: list[tuple[Command, int]] = []  # commands in the output, with their lengths
-        self._batch_sent = 0
-        self.queue: deque[Command] = deque()
-        """Commands of which no byte has been encoded."""
+        self.outgoing: deque[bytearray | memoryview] = deque()
+        """What has to be sent, as far as it is not in `tail`."""
+        self.tail = bytearray()
+        """What has to be sent after that: headers and small payloads, gathered for one system call."""
         self.in_flight: dict[int, Command] = {}
-        """Commands that the server knows or is just being told, by cookie."""
+        """Commands that are not finished, by cookie, in the order in which they are sent."""
         self.done: dict[int, Command] = {}
         """Finished commands that nobody has asked for, oldest first."""
         self.disconnecting = False
@@ -130,8 +127,8 @@ class Engine:
 
     @property
     def pending(self) -> int:
-        """How many commands have been issued or queued and are not finished."""
-        return len(self.queue) + len(self.in_flight)
+        """How many commands are not finished."""
+        return len(self.in_flight)
 
     def debug(self, text: str) -> None:
         """Say something to whoever debugs."""
@@ -251,105 +248,112 @@ class Engine:
 
     @property
     def has_output(self) -> bool:
-        """Whether there is anything to be sent, encoded already or not."""
-        return bool(self.outgoing or self.queue)
+        """Whether there is anything to be sent."""
+        return bool(self.outgoing or self.tail)
 
     def send(self, data: bytes) -> None:
-        """Add bytes of the handshake."""
-        self.outgoing.append(data)
+        """Add bytes to what is to be sent."""
+        self.tail += data
 
     def end_output(self) -> None:
         """Nothing follows what is to be sent now."""
         self.half_close_wanted = True
 
-    def output(self) -> deque[bytes | bytearray | memoryview]:
+    def output(self) -> deque[bytearray | memoryview]:
         """What is to be sent, in order; to be passed on as it is and not changed."""
-        if not self.outgoing and self.queue:
-            self._encode_batch()
+        if self.tail:
+            self.outgoing.append(self.tail)
+            self.tail = bytearray()
         return self.outgoing
 
     def sent(self, count: int) -> None:
         """The first `count` bytes of `output()` are gone."""
         self.bytes_sent += count
-        self._batch_sent += count
-        output = self.outgoing
-        while output and count >= len(output[0]):
-            count -= len(output.popleft())
+        outgoing = self.outgoing
+        while outgoing and count >= len(outgoing[0]):
+            count -= len(outgoing.popleft())
         if count:
-            output[0] = memoryview(output[0])[count:]
-        if not output:
-            self._batch.clear()
-            self._batch_sent = 0
-            if not self.queue and self.disconnecting and self.resting is states.READY:
-                self.half_close_wanted = True
+            outgoing[0] = memoryview(outgoing[0])[count:]
+        if not self.has_output:
             if self.resting is not states.READY:
                 self.advance()
+            elif self.disconnecting:
+                self.half_close_wanted = True
 
-    def _encode_batch(self) -> None:
-        small = bytearray()
-        total = 0
-        queue, in_flight = self.queue, self.in_flight
-        while queue and total < BATCH_BYTES:
-            command = queue.popleft()
-            in_flight[command.cookie] = command
-            header = self._header(command)
-            small += header
-            payload = command.view if command.type in _WITH_PAYLOAD else None
-            length = len(header)
-            if payload is not None:
-                length += len(payload)
-                if len(payload) < COPY_BELOW:
-                    small += payload
-                else:
-                    self.outgoing += (small, payload)
-                    small = bytearray()
-            self._batch.append((command, length))
-            total += length
-        if small:
-            self.outgoing.append(small)
-
-    def _header(self, command: Command) -> bytes:
+    def _encode(self, command: Command) -> None:
         self.chunks_sent += 1
         if self.extended:
-            return EXTENDED_REQUEST.pack(
+            self.tail += EXTENDED_REQUEST.pack(
                 EXTENDED_REQUEST_MAGIC, command.flags, command.type, command.cookie, command.offset, command.count
             )
-        return REQUEST.pack(REQUEST_MAGIC, command.flags, command.type, command.cookie, command.offset, command.count)
+        else:
+            self.tail += REQUEST.pack(
+                REQUEST_MAGIC, command.flags, command.type, command.cookie, command.offset, command.count
+            )
+        payload = command.payload
+        if payload is None:
+            return
+        if len(payload) < COPY_BELOW and len(self.tail) < BATCH_BYTES:
+            self.tail += payload
+        else:
+            self.outgoing += (self.tail, payload)
+            self.tail = bytearray()
+
+    def _unsent(self) -> list[Command]:
+        """The commands of which no byte has been sent, newest first."""
+        waiting = sum(map(len, self.outgoing)) + len(self.tail)
+        header = EXTENDED_REQUEST.size if self.extended else REQUEST.size
+        found: list[Command] = []
+        for command in reversed(self.in_flight.values()):
+            waiting -= header if command.payload is None else header + len(command.payload)
+            if waiting < 0:
+                break
+            found.append(command)
+        return found
+
+    @property
+    def last_sent(self) -> int:
+        """The cookie of the newest command of which something has been sent: nobody can reply to a later one."""
+        if not self.has_output or not self.in_flight:
+            return self.next_cookie - 1
+        unsent = self._unsent()
+        return unsent[-1].cookie - 1 if unsent else self.next_cookie - 1
 
     # ---- commands
 
     def submit(self, command: Command) -> int:
-        """Queue a command and return its cookie."""
+        """Take a command to be sent and return its cookie."""
         cookie = command.cookie = self.next_cookie
         self.next_cookie = cookie + 1
-        self._large_read_begins(command)
-        self.queue.append(command)
-        return cookie
-
-    def _large_read_begins(self, command: Command) -> None:
         if command.type == _READ and command.count >= LARGE_READ:
             self._large_reads += 1
             self.inbox.narrow = True
+        self.in_flight[cookie] = command
+        self._encode(command)
+        return cookie
 
     def disconnect(self, flags: int = 0) -> None:
-        """Queue CMD_DISC, after which nothing is sent any more."""
-        self.submit(Command(_DISC, 0, 0, flags=flags))
+        """Send CMD_DISC, after which nothing is sent any more."""
+        self.submit(Command(_DISC, 0, 0, flags))
         self.disconnecting = True
 
-    def resume(self, command: Command, cookie: int, sent: int, received: bytes) -> None:
+    def resume(self, command: Command, sent: int, received: bytes) -> None:
         """Take over a command that was begun by another way: `sent` bytes of it are gone, `received` came after them.
 
-        To be called with nothing else queued, in flight or in the inbox.
+        To be called with nothing else in flight, to be sent or in the inbox.
         """
-        command.cookie = cookie
-        self._large_read_begins(command)
-        self.queue.append(command)
-        self._encode_batch()
+        self.submit(command)
+        self.output()
         self.sent(sent)
         if received:
             self.bytes_received += len(received)
             self.inbox.preload(received)
             self.advance()
+
+    def find(self, cookie: int) -> Command | None:
+        """The command that a reply with this cookie answers."""
+        command = self.in_flight.get(cookie)
+        return command if command is not None and cookie <= self.last_sent else None
 
     def finish(self, command: Command) -> None:
         """The reply to `command` is complete."""
@@ -363,13 +367,13 @@ class Engine:
             self._large_reads -= 1
             self.inbox.narrow = self._large_reads > 0
         if command.type != _DISC:
-            self.conclude(command)
-
-    def conclude(self, command: Command) -> None:
-        """Tell whoever waits for a finished command, and keep it unless they retire it."""
-        if command.completion is not None:
             cell = c_int(command.error)
-            answer = self.call_back(command, command.completion, cell)
+            answer = 0 if command.completion is None else self.call_back(command, command.completion, cell)
+            self.conclude(command, answer, cell)
+
+    def conclude(self, command: Command, answer: object, cell: c_int) -> None:
+        """Keep a finished command, unless the `answer` of its completion callback retires it; -1 makes it fail."""
+        if isinstance(answer, int):
             if answer == 1:
                 return
             if answer == -1:
@@ -380,31 +384,22 @@ class Engine:
 
     def abandon_unsent(self) -> None:
         """Drop every command of which no byte has been sent; they fail with ENOTCONN."""
-        dropped: list[Command] = []
-        end = 0
-        for at, (_, length) in enumerate(self._batch):
-            if end >= self._batch_sent:
-                dropped = [command for command, _ in self._batch[at:]]
-                keep = end - self._batch_sent
-                del self._batch[at:]
-                self._truncate_output(keep)
-                break
-            end += length
+        dropped = self._unsent()
+        header = EXTENDED_REQUEST.size if self.extended else REQUEST.size
+        keep = sum(map(len, self.output()))
         for command in dropped:
+            keep -= header if command.payload is None else header + len(command.payload)
             del self.in_flight[command.cookie]
-        dropped += self.queue
-        self.queue.clear()
-        for command in dropped:
-            self._abort(command)
-
-    def _truncate_output(self, keep: int) -> None:
-        kept: deque[bytes | bytearray | memoryview] = deque()
+            self.chunks_sent -= 1
+        kept: deque[bytearray | memoryview] = deque()
         for piece in self.outgoing:
             part = memoryview(piece)[:keep]
             keep -= len(part)
             if len(part):
                 kept.append(part)
         self.outgoing = kept
+        for command in reversed(dropped):
+            self._abort(command)
 
     def _abort(self, command: Command) -> None:
         command.fail(errno.ENOTCONN)
@@ -419,13 +414,17 @@ class Engine:
         """
         try:
             answer = function(*arguments)
-        except Exception as error:  # noqa: BLE001 - kept, and raised again or chained by the call
-            self._keep(command, error)
-            return -1
-        except BaseException as error:  # noqa: BLE001 - raised again by the call that ran the callback
-            self.escaped = self.escaped or error
-            return -1
+        except BaseException as error:  # noqa: BLE001 - kept, and raised again or chained by the call
+            return self.callback_raised(command, error)
         return answer if isinstance(answer, int) else 0
+
+    def callback_raised(self, command: Command | None, error: BaseException) -> int:
+        """Keep what a callback raised, and return what such a callback counts as: -1."""
+        if isinstance(error, Exception):
+            self._keep(command, error)
+        else:
+            self.escaped = self.escaped or error
+        return -1
 
     def _keep(self, command: Command | None, error: BaseException) -> None:
         if isinstance(error, AssertionError):
@@ -457,11 +456,10 @@ class Engine:
             self._program.close()
             self._program = None
         self.outgoing.clear()
-        self._batch.clear()
+        self.tail = bytearray()
         self.inbox.withdraw()
         self._complete_option(number or errno.ENOTCONN)
-        unfinished = [*self.queue, *self.in_flight.values()]
-        self.queue.clear()
+        unfinished = list(self.in_flight.values())
         self.in_flight.clear()
         for command in unfinished:
             self._abort(command)

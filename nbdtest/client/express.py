@@ -7,9 +7,11 @@ changes nothing but the time taken.
 
 from __future__ import annotations
 
+import struct
+from ctypes import c_int
 from typing import TYPE_CHECKING
 
-from nbdtest.client.headers import EXTENDED_DATA, SIMPLE, STRUCTURED_DATA
+from nbdtest.client.headers import SIMPLE
 from nbdtest.wire import (
     EXTENDED_REPLY_MAGIC,
     SIMPLE_REPLY_MAGIC,
@@ -33,6 +35,11 @@ _DONE_DATA = (
 LARGE_READ = 1 << 17  # from here on a reply is not gathered in the staging buffer
 
 
+# What follows the first 16 bytes, which all kinds of reply have in common: magic, flags and type (or error), cookie.
+_REST = struct.Struct(">IQ")
+_EXTENDED_REST = struct.Struct(">QQQ")
+
+
 class Express:
     """The loop, bound to its engine."""
 
@@ -44,38 +51,39 @@ class Express:
     def take_replies(self) -> None:
         """Take replies as long as they are complete and ordinary."""
         engine = self._engine
-        inbox, in_flight = engine.inbox, engine.in_flight
-        buffer, view = inbox.buffer, inbox.view
+        inbox, in_flight, done = engine.inbox, engine.in_flight, engine.done
+        buffer, view, tail, last_sent = inbox.buffer, inbox.view, inbox.tail, engine.last_sent
         structured, extended = engine.structured, engine.extended
-        simple = SIMPLE
-        while inbox.tail - inbox.head >= 16 and in_flight:
-            head = inbox.head
-            magic, word, cookie = simple.unpack_from(buffer, head)
+        unpack_simple, unpack_rest = SIMPLE.unpack_from, _REST.unpack_from
+        head = inbox.head
+        while tail - head >= 16:
+            magic, word, cookie = unpack_simple(buffer, head)
             command = in_flight.get(cookie)
-            if command is None or command.error or command.chunk is not None or command.type == _DISC:
+            if command is None or command.error or command.chunk is not None or cookie > last_sent:
                 return
-            if command.type == _READ:
+            kind = command.type
+            if kind == _READ:
                 count = command.count
-                if magic == STRUCTURED_REPLY_MAGIC and structured and not extended and word == _DONE_DATA:
+                if word == _DONE_DATA and magic == STRUCTURED_REPLY_MAGIC and structured and not extended:
                     start = head + 28
-                    if inbox.tail - start < 0:
+                    if tail < start:
                         return
-                    _, _, _, _, length, offset = STRUCTURED_DATA.unpack_from(buffer, head)
-                elif magic == EXTENDED_REPLY_MAGIC and extended and word == _DONE_DATA:
+                    length, offset = unpack_rest(buffer, head + 16)
+                elif word == _DONE_DATA and magic == EXTENDED_REPLY_MAGIC and extended:
                     start = head + 40
-                    if inbox.tail - start < 0:
+                    if tail < start:
                         return
-                    _, _, _, _, offset, length, offset_of_data = EXTENDED_DATA.unpack_from(buffer, head)
-                    if offset != offset_of_data:
+                    asked, length, offset = _EXTENDED_REST.unpack_from(buffer, head + 16)
+                    if asked != offset:
                         return
-                elif magic == SIMPLE_REPLY_MAGIC and not structured and not word:
+                elif not word and magic == SIMPLE_REPLY_MAGIC and not structured:
                     start = head + 16
                     length, offset = count + 8, command.offset
                 else:
                     return
                 end = start + count
                 if (
-                    end > inbox.tail
+                    end > tail
                     or length != count + 8
                     or offset != command.offset
                     or count >= LARGE_READ
@@ -84,16 +92,23 @@ class Express:
                     return
                 command.view[:] = view[start:end]  # type: ignore[index]  # a read has a buffer
                 command.whole = True
-                inbox.head = end
-            elif magic == SIMPLE_REPLY_MAGIC and not word and not extended:
-                inbox.head = head + 16
+                head = end
+            elif not word and magic == SIMPLE_REPLY_MAGIC and not extended and kind != _DISC:
+                head += 16
             else:
                 return
+            inbox.head = head
             engine.chunks_received += 1
             del in_flight[cookie]
-            if command.completion is None:
-                engine.done[cookie] = command
-            else:
-                engine.conclude(command)
-                if engine.over:
-                    return
+            completion = command.completion
+            if completion is None:
+                done[cookie] = command
+                continue
+            cell = c_int(0)
+            answer: object
+            try:
+                answer = completion(cell)
+            except BaseException as error:  # noqa: BLE001 - kept where those of all callbacks are kept
+                answer = engine.callback_raised(command, error)
+            if not (answer == 1 and isinstance(answer, int)):
+                engine.conclude(command, answer, cell)

@@ -11,24 +11,34 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from ctypes import c_int
+from typing import Any
 
+from nbdtest.client.buffer import Buffer
 from nbdtest.client.channel import Channel
-from nbdtest.client.commands import Command
-from nbdtest.client.engine import Engine
+from nbdtest.client.commands import Command, CompletionCallback, clear
+from nbdtest.client.engine import BATCH_BYTES, Engine
 from nbdtest.client.errors import Failure
+from nbdtest.client.express import LARGE_READ
+from nbdtest.client.extents import cook_extents, status_length_fits
 from nbdtest.client.headers import (
     EXTENDED,
     EXTENDED_DATA,
     EXTENDED_REQUEST,
+    HOLE,
     REQUEST,
     SIMPLE,
     STRUCTURED,
     STRUCTURED_DATA,
 )
+from nbdtest.client.pacing import Pacing
 from nbdtest.client.settings import MAX_REQUEST_SIZE
 from nbdtest.client.states import READY
+from nbdtest.net.clock import monotonic_s
 from nbdtest.wire import (
     EXTENDED_REPLY_MAGIC,
     EXTENDED_REQUEST_MAGIC,
@@ -48,6 +58,9 @@ _READ = Cmd.READ.value
 _WRITE = Cmd.WRITE.value
 _FLUSH = Cmd.FLUSH.value
 _DATA = ReplyType.OFFSET_DATA.value
+_HOLE = ReplyType.OFFSET_HOLE.value
+_STATUS = ReplyType.BLOCK_STATUS.value
+_BLOCK_STATUS = Cmd.BLOCK_STATUS.value
 _NONE = ReplyType.NONE.value
 _DONE = ReplyFlag.DONE.value
 _NOSIGNAL = socket.MSG_NOSIGNAL
@@ -63,6 +76,7 @@ _ORDERS = {
 
 NARROW_LIMIT = 0xFFFF_FFFF
 COPY_BELOW = 1 << 16  # payloads up to here are joined to their header: cheaper than gathering two pieces
+STATUS_REPLY = 1 << 13  # bytes of a block status reply, as long as it is short
 MORE_THAN_A_REPLY = 64  # bytes of a reply without data, and a few more to notice what does not belong there
 
 
@@ -78,6 +92,7 @@ class FastLane:
     """The lane of one connection, good as long as the handle's settings stay as they are."""
 
     __slots__ = (
+        "_context",
         "_engine",
         "_extended",
         "_fd",
@@ -86,7 +101,10 @@ class FastLane:
         "_largest_write",
         "_lock",
         "_misaligned",
+        "_order_pacing",
         "_orders",
+        "_poll",
+        "_read_pacing",
         "_recv",
         "_recv_into",
         "_send",
@@ -107,6 +125,11 @@ class FastLane:
         self._sendmsg = connected.sendmsg
         self._recv = connected.recv
         self._recv_into = connected.recv_into
+        poller = select.poll()
+        poller.register(self._fd, select.POLLIN)
+        self._poll = poller.poll
+        self._read_pacing = Pacing()
+        self._order_pacing = Pacing()
         self._extended = engine.extended
         self._structured = engine.structured
         export = engine.export
@@ -120,6 +143,8 @@ class FastLane:
             for command, (wanted, unwanted) in _ORDERS.items()
             if export.flags & wanted and not export.flags & unwanted
         )
+        plain = engine.structured and not engine.extended and engine.meta_valid and len(engine.contexts) == 1
+        self._context = engine.contexts[0] if plain else None
         self._header = bytearray(
             EXTENDED_DATA.size if self._extended else STRUCTURED_DATA.size if self._structured else SIMPLE.size
         )
@@ -165,6 +190,132 @@ class FastLane:
             return False
         return self._order(type_, 0, count, offset, None)
 
+    def status(self, extent: Callable[..., Any], wide: bool, count: int, offset: int) -> bool:
+        """Ask for the status of a range, or return False if that is not for the lane.
+
+        Raises:
+            Begun: the reply is not the ordinary one, or the callback was not content.
+        """
+        with self._lock:
+            engine = self._engine
+            if not 0 < count <= NARROW_LIMIT or self._context is None or not self._is_free(count, offset):
+                return False
+            cookie = engine.next_cookie
+            engine.next_cookie = cookie + 1
+            request = REQUEST.pack(REQUEST_MAGIC, 0, _BLOCK_STATUS, cookie, offset, count)
+            pacing = self._order_pacing
+            sent = 0
+            received = b""
+            failure: Failure | None = None
+            command = Command.block_status(offset, count, 0, extent, wide=wide)
+            try:
+                sent = self._send(request, _NOSIGNAL)
+                if pacing.polls:
+                    self._poll()
+                received = self._recv(STATUS_REPLY)
+            except OSError as error:
+                failure = Failure.of_os("recv" if sent else "send", error)
+            except BaseException:
+                self._give_up()
+                raise
+            length = len(received) - STRUCTURED.size
+            expected = STRUCTURED.pack(STRUCTURED_REPLY_MAGIC, _DONE, _STATUS, cookie, max(length, 0))
+            number, name = self._context
+            if not (
+                status_length_fits(False, length)
+                and received.startswith(expected)
+                and int.from_bytes(received[20:24], "big") == number
+            ):
+                self._hand_over(command, sent, received, failure)
+            entries, error_number = cook_extents(
+                received[STRUCTURED.size :], from_wide=False, to_wide=wide, room=self._size - offset
+            )
+            engine.bytes_sent += sent
+            engine.chunks_sent += 1
+            engine.bytes_received += len(received)
+            engine.chunks_received += 1
+            cell = c_int(error_number)
+            engine.running = True
+            try:
+                answer = engine.call_back(command, extent, name, offset, entries, cell)
+            finally:
+                engine.running = False
+            if answer == -1 or error_number or engine.escaped is not None:
+                command.cookie = cookie
+                command.error = error_number or cell.value or errno.EPROTO
+                engine.done[cookie] = command
+                raise Begun(command)
+            return True
+
+    def submit_read(self, buffer: Any, offset: int, completion: CompletionCallback | None) -> int:
+        """Send a read into `buffer` together with others, and return its cookie, or 0 if that is not for the lane."""
+        memory = buffer._o if type(buffer) is Buffer else buffer
+        if type(memory) is not bytearray or not (completion is None or callable(completion)):
+            return 0
+        count = len(memory)
+        with self._lock:
+            engine = self._engine
+            tail = engine.tail
+            if (
+                not 0 < count < LARGE_READ
+                or not 0 <= offset <= self._size - count
+                or (offset | count) & self._misaligned
+                or engine.resting is not READY
+                or not engine.in_flight
+                or engine.running
+                or engine.disconnecting
+                or len(tail) >= BATCH_BYTES
+            ):
+                return 0
+            command = Command(_READ, offset, count, 0, memoryview(memory), completion)
+            cookie = command.cookie = engine.next_cookie
+            engine.next_cookie = cookie + 1
+            engine.in_flight[cookie] = command
+            engine.chunks_sent += 1
+            if self._extended:
+                tail += EXTENDED_REQUEST.pack(EXTENDED_REQUEST_MAGIC, 0, _READ, cookie, offset, count)
+            else:
+                tail += REQUEST.pack(REQUEST_MAGIC, 0, _READ, cookie, offset, count)
+        if memory is not buffer:
+            buffer._init = True
+        return cookie
+
+    def submit_write(self, buffer: Any, offset: int, completion: CompletionCallback | None) -> int:
+        """Send a write of `buffer` together with others, and return its cookie, or 0 if that is not for the lane."""
+        memory = buffer._o if type(buffer) is Buffer else buffer
+        if type(memory) not in (bytearray, bytes) or not (completion is None or callable(completion)):
+            return 0
+        count = len(memory)
+        with self._lock:
+            engine = self._engine
+            tail = engine.tail
+            if (
+                not 0 < count < COPY_BELOW
+                or not 0 <= offset <= self._size - count
+                or (offset | count) & self._misaligned
+                or not self._writable
+                or engine.resting is not READY
+                or not engine.in_flight
+                or engine.running
+                or engine.disconnecting
+                or len(tail) >= BATCH_BYTES
+            ):
+                return 0
+            flags = self._write_flags
+            command = Command(_WRITE, offset, count, flags, memoryview(memory), completion)
+            cookie = command.cookie = engine.next_cookie
+            engine.next_cookie = cookie + 1
+            engine.in_flight[cookie] = command
+            engine.chunks_sent += 1
+            if self._extended:
+                tail += EXTENDED_REQUEST.pack(EXTENDED_REQUEST_MAGIC, flags, _WRITE, cookie, offset, count)
+            else:
+                tail += REQUEST.pack(REQUEST_MAGIC, flags, _WRITE, cookie, offset, count)
+            tail += memory
+        if memory is not buffer:
+            buffer._init = True
+        return cookie
+
     def _is_free(self, count: int, offset: int) -> bool:
         """Whether the range is a plain one, and the connection has nothing else to do."""
         engine, inbox = self._engine, self._inbox
@@ -174,7 +325,7 @@ class FastLane:
             or (offset | count) & self._misaligned
             or engine.resting is not READY
             or engine.in_flight
-            or engine.queue
+            or engine.tail
             or engine.outgoing
             or engine.running
             or engine.mid_message
@@ -198,15 +349,23 @@ class FastLane:
                     expected = STRUCTURED_DATA.pack(STRUCTURED_REPLY_MAGIC, _DONE, _DATA, cookie, count + 8, offset)
                 else:
                     expected = SIMPLE.pack(SIMPLE_REPLY_MAGIC, 0, cookie)
+            pacing = self._read_pacing
+            began = 0.0
             sent = got = 0
             failure: Failure | None = None
             try:
+                if pacing.trying:
+                    began = monotonic_s()
                 sent = self._send(request, _NOSIGNAL)
+                if pacing.polls:
+                    self._poll()
                 got = os.readv(self._fd, (header, buffer))
                 total = len(header) + count
                 if got < total:
                     got = self._read_on(header, expected, buffer, got, total)
                 if got == total and header == expected:
+                    if pacing.trying:
+                        pacing.took(monotonic_s() - began)
                     engine.bytes_sent += sent
                     engine.chunks_sent += 1
                     engine.bytes_received += got
@@ -217,10 +376,28 @@ class FastLane:
             except BaseException:
                 self._give_up()
                 raise
+            if self._is_hole(header, buffer, got, cookie, offset):
+                return True
             view = memoryview(buffer)
             received = bytes(header[:got]) + view[: max(0, got - len(header))]
-            self._hand_over(Command(_READ, offset, count, 0, view), cookie, sent, received, failure)
+            self._hand_over(Command(_READ, offset, count, 0, view), sent, received, failure)
             return False
+
+    def _is_hole(self, header: bytearray, buffer: bytearray | memoryview, got: int, cookie: int, offset: int) -> bool:
+        """Whether the reply is the other ordinary one, a hole as large as the request, which is then zeroes."""
+        if got != STRUCTURED_DATA.size + 4 or not self._structured or self._extended:
+            return False
+        if header != STRUCTURED_DATA.pack(STRUCTURED_REPLY_MAGIC, _DONE, _HOLE, cookie, HOLE.size, offset):
+            return False
+        if len(buffer) < 4 or int.from_bytes(buffer[:4], "big") != len(buffer):
+            return False
+        clear(memoryview(buffer))
+        engine = self._engine
+        engine.bytes_sent += REQUEST.size
+        engine.chunks_sent += 1
+        engine.bytes_received += got
+        engine.chunks_received += 1
+        return True
 
     def _read_on(self, header: bytearray, expected: bytes, buffer: bytearray | memoryview, got: int, total: int) -> int:
         """Receive the rest of a reply as long as it is the ordinary one, and return how much there is of it."""
@@ -249,10 +426,14 @@ class FastLane:
                 request = REQUEST.pack(REQUEST_MAGIC, flags, type_, cookie, offset, count)
                 expected = SIMPLE.pack(SIMPLE_REPLY_MAGIC, 0, cookie)
             total = len(request)
+            pacing = self._order_pacing
+            began = 0.0
             sent = 0
             received = b""
             failure: Failure | None = None
             try:
+                if pacing.trying:
+                    began = monotonic_s()
                 if payload is None:
                     sent = self._send(request, _NOSIGNAL)
                 else:
@@ -262,8 +443,12 @@ class FastLane:
                     else:
                         sent = self._sendmsg((request, payload), (), _NOSIGNAL)
                 if sent == total:
+                    if pacing.polls:
+                        self._poll()
                     received = self._recv(MORE_THAN_A_REPLY)
                     if received == expected or self._is_empty_chunk(received, cookie):
+                        if pacing.trying:
+                            pacing.took(monotonic_s() - began)
                         engine.bytes_sent += sent
                         engine.chunks_sent += 1
                         engine.bytes_received += len(received)
@@ -274,7 +459,7 @@ class FastLane:
             except BaseException:
                 self._give_up()
                 raise
-            self._hand_over(Command(type_, offset, count, flags, payload), cookie, sent, received, failure)
+            self._hand_over(Command(type_, offset, count, flags, payload), sent, received, failure)
             return False
 
     def _is_empty_chunk(self, received: bytes, cookie: int) -> bool:
@@ -283,8 +468,9 @@ class FastLane:
             return False
         return received == STRUCTURED.pack(STRUCTURED_REPLY_MAGIC, _DONE, _NONE, cookie, 0)
 
-    def _hand_over(self, command: Command, cookie: int, sent: int, received: bytes, failure: Failure | None) -> None:
-        self._engine.resume(command, cookie, sent, received)
+    def _hand_over(self, command: Command, sent: int, received: bytes, failure: Failure | None) -> None:
+        self._engine.next_cookie -= 1  # it keeps the cookie under which it was sent
+        self._engine.resume(command, sent, received)
         if failure is not None:
             self._engine.die(failure)
         raise Begun(command)

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 __all__ = ["CAPACITY", "Inbox"]
 
+FIRST_CAPACITY = 1 << 14
+"""Bytes of a new staging buffer: enough for a handshake."""
+
 CAPACITY = 1 << 18
-"""Bytes of the staging buffer: what a Unix socket can hold, so that one system call empties it."""
+"""Bytes of one that was filled: what a Unix socket can hold, so that one system call empties it."""
 
 NARROW = 1 << 12
 """Bytes offered while large payloads are expected: what gets into the staging buffer has to be copied out of it."""
@@ -21,7 +24,7 @@ class Inbox:
 
     __slots__ = ("_capacity", "_lent", "buffer", "head", "narrow", "tail", "view")
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
+    def __init__(self, capacity: int = FIRST_CAPACITY) -> None:
         self._capacity = capacity
         self.buffer = bytearray(capacity)
         self.view = memoryview(self.buffer)
@@ -54,6 +57,8 @@ class Inbox:
         """The first `count` bytes of `space()` have been filled."""
         if self._lent is None:
             self.tail += count
+            if self.tail == self._capacity < CAPACITY:
+                self._grow(CAPACITY)
         elif count == len(self._lent):
             self._lent = None
         else:
@@ -63,12 +68,7 @@ class Inbox:
         """Add bytes that were received elsewhere. Nothing may be lent."""
         needed = self.tail - self.head + len(data)
         if needed > self._capacity - NARROW:
-            staged = bytes(self.view[self.head : self.tail])
-            self._capacity = needed + CAPACITY
-            self.buffer = bytearray(self._capacity)
-            self.view = memoryview(self.buffer)
-            self.buffer[: len(staged)] = staged
-            self.head, self.tail = 0, len(staged)
+            self._grow(needed + CAPACITY)
         elif self._capacity - self.tail < len(data):
             self._compact()
         self.view[self.tail : self.tail + len(data)] = data
@@ -93,6 +93,14 @@ class Inbox:
         count = min(self.tail - self.head, count)
         self.head += count
         return count
+
+    def _grow(self, capacity: int) -> None:
+        staged = self.view[self.head : self.tail]
+        self._capacity = capacity
+        self.buffer = bytearray(capacity)
+        self.view = memoryview(self.buffer)
+        self.view[: len(staged)] = staged
+        self.head, self.tail = 0, len(staged)
 
     def _compact(self) -> None:
         rest = self.buffer[self.head : self.tail]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from nbdtest.client import states
-from nbdtest.client.constants import HANDSHAKE_FLAG_FIXED_NEWSTYLE, HANDSHAKE_FLAG_NO_ZEROES, TLS_DISABLE, TLS_REQUIRE
+from nbdtest.client.constants import HANDSHAKE_FLAG, TLS
 from nbdtest.client.errors import Failure
 from nbdtest.client.headers import OLDSTYLE, OPTION, OPTION_REPLY
 from nbdtest.client.replies import Program, collect, skip, take
@@ -58,6 +58,8 @@ __all__ = [
 T = TypeVar("T")
 Dialogue: TypeAlias = Generator[None, None, Failure | None]
 
+FIXED_NEWSTYLE = HANDSHAKE_FLAG.FIXED_NEWSTYLE.value
+NO_ZEROES = HANDSHAKE_FLAG.NO_ZEROES.value
 KEPT_PAYLOAD = 4 + 2 * MAXIMUM_STRING  # the longest reply that means anything; longer ones are skipped
 
 _REFUSALS = {
@@ -104,17 +106,19 @@ def handshake(engine: Engine) -> Program:
     engine.rest_in(states.RECEIVING_FLAGS)
     offered = int.from_bytes((yield from take(engine.inbox, 2)), "big")
     settings.handshake_flags &= offered
-    fixed = bool(settings.handshake_flags & HANDSHAKE_FLAG_FIXED_NEWSTYLE)
-    if not fixed and settings.tls == TLS_REQUIRE:
+    fixed = bool(settings.handshake_flags & FIXED_NEWSTYLE)
+    if not fixed and settings.tls == TLS.REQUIRE:
         raise Failure(
             "handshake: server is not using fixed newstyle, but handle TLS setting is 'require' (2)", errno.ENOTSUP
         )
     engine.protocol = "newstyle-fixed" if fixed else "newstyle"
     engine.rest_in(states.SENDING_FLAGS)
-    yield from _sent(engine, int(settings.handshake_flags).to_bytes(4, "big"))
+    engine.send(settings.handshake_flags.to_bytes(4, "big"))  # nothing answers it: it goes out with the first option
     if fixed:
         yield from _haggle(engine)
     if settings.opt_mode:
+        while engine.has_output:
+            yield
         engine.state = states.NEGOTIATING
         return
     refusal = yield from (go(engine) if fixed else _export_name(engine))
@@ -127,9 +131,9 @@ def handshake(engine: Engine) -> Program:
 def _haggle(engine: Engine) -> Program:
     """The options that make up the connection, in their fixed order."""
     settings = engine.settings
-    if settings.tls != TLS_DISABLE:
+    if settings.tls != TLS.DISABLE:
         refusal = yield from starttls(engine)
-        if refusal is not None and settings.tls == TLS_REQUIRE:
+        if refusal is not None and settings.tls == TLS.REQUIRE:
             yield from abort(engine)
             raise refusal
         if refusal is not None:
@@ -144,7 +148,7 @@ def _oldstyle(engine: Engine, start: bytes) -> Program:
     engine.rest_in(states.OLDSTYLE)
     rest = yield from take(engine.inbox, OldstyleGreeting.wire_size() - len(start))
     _, _, size, handshake_flags, flags, _ = OLDSTYLE.unpack(start + rest)
-    if engine.settings.tls == TLS_REQUIRE:
+    if engine.settings.tls == TLS.REQUIRE:
         raise Failure("handshake: server is oldstyle, but handle TLS setting is 'require' (2)", errno.ENOTSUP)
     engine.settings.handshake_flags = handshake_flags
     if handshake_flags:
@@ -175,7 +179,7 @@ def starttls(engine: Engine) -> Dialogue:
             yield
         return None
     refusal = _refusal(engine, reply)
-    if engine.settings.tls == TLS_REQUIRE:
+    if engine.settings.tls == TLS.REQUIRE:
         text = "handshake: server refused TLS, but handle TLS setting is 'require' (2)"
         engine.debug(refusal.text)
         return Failure(text, errno.ENOTSUP)
@@ -272,7 +276,7 @@ def _meta_contexts(engine: Engine, option: Opt, queries: Sequence[str], tell: Ca
 
 def go(engine: Engine) -> Dialogue:
     """Enter transmission on the export, falling back to OPT_EXPORT_NAME where the server does not know OPT_GO."""
-    if not engine.settings.handshake_flags & HANDSHAKE_FLAG_FIXED_NEWSTYLE:
+    if not engine.settings.handshake_flags & FIXED_NEWSTYLE:
         return (yield from _export_name(engine))
     yield from _preselect_contexts(engine)
     if engine.settings.force_export_name:
@@ -359,7 +363,7 @@ def _export_name(engine: Engine) -> Dialogue:
     at = OPTION_STATES["OPT_EXPORT_NAME"]
     name = engine.settings.export_name.encode("utf-8", "surrogateescape")
     yield from _ask(engine, Opt.EXPORT_NAME, name, at)
-    short = engine.settings.handshake_flags & HANDSHAKE_FLAG_NO_ZEROES
+    short = engine.settings.handshake_flags & NO_ZEROES
     layout = ExportNameReply if short else ExportNameReplyPadded
     answer = yield from take(engine.inbox, layout.wire_size())
     engine.set_size_and_flags(int.from_bytes(answer[:8], "big"), int.from_bytes(answer[8:10], "big"))

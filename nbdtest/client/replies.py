@@ -97,7 +97,7 @@ def read_replies(engine: Engine) -> Program:
 def _simple_reply(engine: Engine) -> Program:
     _, number, cookie = SIMPLE.unpack((yield from take(engine.inbox, SIMPLE.size)))
     engine.chunks_received += 1
-    command = engine.in_flight.get(cookie)
+    command = engine.find(cookie)
     if command is None:
         if number or engine.structured:
             _unexpected_cookie(engine, cookie)
@@ -125,7 +125,7 @@ def _chunk(engine: Engine) -> Program:
     engine.chunks_received += 1
     if length > MAX_CHUNK:
         raise Failure(f"invalid server reply length {length}")
-    command = engine.in_flight.get(cookie)
+    command = engine.find(cookie)
     if command is None:
         yield from skip(engine.inbox, length)
         _unexpected_cookie(engine, cookie)

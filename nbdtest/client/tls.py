@@ -8,7 +8,7 @@ import os
 
 from nbdtest.client.errors import Failure
 from nbdtest.client.settings import Settings
-from nbdtest.errors import NBDTestError
+from nbdtest.errors import NBDTestError, UsageError
 from nbdtest.net.tls import PSK, X509, ClientCredentials, TLSContext, client_context, default_directory, parse_priority
 
 __all__ = ["Credentials"]
@@ -52,10 +52,15 @@ class Credentials:
     def _credentials(self) -> ClientCredentials:
         settings = self._settings
         if settings.tls_psk_file is not None:
-            try:
-                return PSK.from_file(settings.tls_psk_file, self.username)
-            except KeyError:
-                text = f"{settings.tls_psk_file}: username {self.username} was not found in PSK file"
-                raise Failure(text, errno.EINVAL) from None
+            return _psk(settings.tls_psk_file, self.username)
         directory = settings.tls_certificates or default_directory()
         return X509(directory=directory, hostname=self.hostname or None, verify_peer=settings.tls_verify_peer)
+
+
+def _psk(file: str, username: str) -> PSK:
+    try:
+        return PSK.from_file(file, username)
+    except UsageError as error:
+        if isinstance(error.__cause__, OSError):
+            raise Failure.of_os(f"open: {file}", error.__cause__) from error
+        raise

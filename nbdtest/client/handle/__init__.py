@@ -7,16 +7,16 @@ from typing import Self
 
 from nbdtest.client.handle.asynchronous import AsynchronousCalls
 from nbdtest.client.handle.call import Call, calls_of
-from nbdtest.client.handle.commanding import CommandCalls
 from nbdtest.client.handle.configuring import ConfiguringCalls
 from nbdtest.client.handle.connecting import ConnectingCalls
 from nbdtest.client.handle.exporting import ExportCalls
+from nbdtest.client.handle.extras import ExtraCalls, StatusExtent
 from nbdtest.client.handle.polling import PollingCalls
 
-__all__ = ["NBD", "Call"]
+__all__ = ["NBD", "Call", "StatusExtent"]
 
 
-class NBD(ConfiguringCalls, ConnectingCalls, ExportCalls, CommandCalls, AsynchronousCalls, PollingCalls):
+class NBD(ConfiguringCalls, ConnectingCalls, ExtraCalls, AsynchronousCalls, PollingCalls):
     """An NBD handle. It connects once; `with NBD() as h:` closes it.
 
     Calls of one handle can come from several threads: each runs to its end before the next begins. Callbacks run inside

@@ -40,6 +40,8 @@ class AsynchronousCalls(Submitting):
     @permitted(CONNECTED)
     def aio_pread(self, buf: Any, offset: int, completion: CompletionCallback | None = None, flags: int = 0) -> int:
         """Read into a Buffer, or any writable buffer, from `offset`."""
+        if (lane := self._lane) is not None and not flags and (cookie := lane.submit_read(buf, offset, completion)):
+            return cookie
         view = writable_view(buf)
         offset, flags = _arguments(offset, completion, flags)
         try:
@@ -78,6 +80,8 @@ class AsynchronousCalls(Submitting):
     @permitted(CONNECTED)
     def aio_pwrite(self, buf: Any, offset: int, completion: CompletionCallback | None = None, flags: int = 0) -> int:
         """Write a Buffer, or any buffer, at `offset`."""
+        if (lane := self._lane) is not None and not flags and (cookie := lane.submit_write(buf, offset, completion)):
+            return cookie
         view = readable_view(buf)
         offset, flags = _arguments(offset, completion, flags)
         with self._enter("aio_pwrite", buf=view, offset=offset, completion=completion, flags=flags) as call:

@@ -106,7 +106,7 @@ class Entered:
         handle._lock.acquire()
         try:
             handle._check_open()
-            if handle._entered:
+            if handle._entered or handle._engine.running:
                 reason = "called from a callback of the same handle"
                 raise Failure(reason, errno.EDEADLK).in_call(call.name)
             handle._entered = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nbdtest.client import arguments
@@ -133,8 +133,10 @@ class CommandCalls(Submitting):
 
         The lengths may add up to less than `count`, or without CMD_FLAG_REQ_ONE to more: the server chooses.
         """
-        count, offset, flags = _effect(count, offset, flags)
         arguments.callback("extent", extent)
+        if self._is_told("block_status", extent, False, count, offset, flags):
+            return
+        count, offset, flags = _effect(count, offset, flags)
         with self._enter("block_status", count=count, offset=offset, extent=extent, flags=flags):
             flags = self._check(Cmd.BLOCK_STATUS, offset, count, flags, int(CMD_FLAG_REQ_ONE))
             self._complete(Command.block_status(offset, count, flags, extent))
@@ -142,8 +144,10 @@ class CommandCalls(Submitting):
     @permitted(CONNECTED, since="1.18")
     def block_status_64(self, count: int, offset: int, extent64: Extent64Callback, flags: int = 0) -> None:
         """Call `extent64(context, offset, [(length, flags), ...], error)` for each metadata context."""
-        count, offset, flags = _effect(count, offset, flags)
         arguments.callback("extent64", extent64)
+        if self._is_told("block_status_64", extent64, True, count, offset, flags):
+            return
+        count, offset, flags = _effect(count, offset, flags)
         with self._enter("block_status_64", count=count, offset=offset, extent64=extent64, flags=flags):
             flags = self._check(Cmd.BLOCK_STATUS, offset, count, flags, int(CMD_FLAG_REQ_ONE))
             self._complete(Command.block_status(offset, count, flags, extent64, wide=True))
@@ -197,6 +201,16 @@ class CommandCalls(Submitting):
             self._finish_begun(name, begun.command)
             return True
 
+    def _is_told(self, name: str, extent: Callable[..., Any], wide: bool, count: int, offset: int, flags: int) -> bool:
+        """Whether the fast lane has told `extent` the status of a range."""
+        if (lane := self._lane) is None or flags:
+            return False
+        try:
+            return lane.status(extent, wide, count, offset)
+        except Begun as begun:
+            self._finish_begun(name, begun.command)
+            return True
+
     def _finish_read(self, name: str, command: Command) -> bytearray:
         """Wait for the reply to a read that the fast lane began."""
         self._finish_begun(name, command)
@@ -218,21 +232,35 @@ class CommandCalls(Submitting):
         Raises:
             Failure: it failed, the connection died, or the time limit passed; then nobody waits for the reply any more.
         """
+        self._complete_all([command])
+
+    def _complete_all(self, commands: Sequence[Command]) -> None:
+        """Send commands at once and wait for all replies.
+
+        Raises:
+            Failure: the first of them that failed, or as above.
+        """
         engine, driver = self._engine, self._driver
         deadline = self._deadline()
-        cookie = command.cookie or engine.submit(command)
         done = engine.done
+        for command in commands:
+            if not command.cookie:
+                engine.submit(command)
         try:
             driver.flush()
-            while cookie not in done:
-                if not driver.wait(deadline):
-                    raise timed_out(deadline)
+            for command in commands:
+                while command.cookie not in done:
+                    if not driver.wait(deadline):
+                        raise timed_out(deadline)
         except BaseException:
-            command.completion = _retire
-            done.pop(cookie, None)
+            for command in commands:
+                command.completion = _retire
+                done.pop(command.cookie, None)
             raise
-        del done[cookie]
-        self._raise_error_of(command)
+        for command in commands:
+            del done[command.cookie]
+        for command in commands:
+            self._raise_error_of(command)
         if self._lane is None:
             self._open_lane()
 

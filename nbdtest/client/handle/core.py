@@ -64,7 +64,7 @@ class HandleCore:
 
     def _send_what_is_queued(self) -> None:
         """Commands may wait for company before they are sent; whoever looks at the connection must not see that."""
-        if self._engine.queue and not self._engine.running:
+        if self._engine.tail and not self._engine.running:
             self._driver.flush()
 
     def _open_lane(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from nbdtest.client import arguments, negotiation
 from nbdtest.client.commands import CompletionCallback, ContextCallback, ListCallback
-from nbdtest.client.constants import HANDSHAKE_FLAG_FIXED_NEWSTYLE
+from nbdtest.client.constants import HANDSHAKE_FLAG
 from nbdtest.client.errors import Failure
 from nbdtest.client.handle.call import HAGGLING, permitted
 from nbdtest.client.handle.core import HandleCore
@@ -210,7 +210,7 @@ class OptionCalls(HandleCore):
 
     @property
     def _is_fixed_newstyle(self) -> bool:
-        return bool(self._settings.handshake_flags & HANDSHAKE_FLAG_FIXED_NEWSTYLE)
+        return bool(self._settings.handshake_flags & HANDSHAKE_FLAG.FIXED_NEWSTYLE.value)
 
     def _begin_option(
         self, dialogue: Dialogue, completion: CompletionCallback | None = None, then: State = NEGOTIATING

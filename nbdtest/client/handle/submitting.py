@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nbdtest.client.commands import Command, Extent64Callback
 from nbdtest.client.constants import CMD_FLAG_PAYLOAD_LEN, CMD_FLAG_REQ_ONE
+from nbdtest.client.engine import BATCH_BYTES
 from nbdtest.client.errors import Failure
 from nbdtest.client.handle.options import OptionCalls
 from nbdtest.client.strict import check_command, check_filter, check_flags, check_request
@@ -12,7 +13,6 @@ from nbdtest.wire import Cmd, StatusFilter
 __all__ = ["Submitting"]
 
 FILTER_FLAGS = int(CMD_FLAG_REQ_ONE | CMD_FLAG_PAYLOAD_LEN)
-MOST_QUEUED = 64  # commands wait for no more company than that
 
 
 class Submitting(OptionCalls):
@@ -49,9 +49,9 @@ class Submitting(OptionCalls):
     def _submit(self, command: Command) -> int:
         """Queue a command. When others are on their way it waits for company, until the handle is looked at again."""
         engine = self._engine
-        alone = not engine.in_flight and not engine.queue
+        alone = not engine.in_flight
         cookie = engine.submit(command)
-        if alone or len(engine.queue) >= MOST_QUEUED:
+        if alone or engine.outgoing or len(engine.tail) >= BATCH_BYTES:
             self._driver.flush()
         return cookie
 
