@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import compileall
 import json
+import math
 import os
 import subprocess
 import sys
@@ -118,7 +119,7 @@ GUESTS = pytest.StashKey[dict[str, Guest]]()
 def _boot(session: pytest.Session) -> dict[str, Guest]:
     """Boot as many guests as pay off, since each has one processor and many tests wait; deal the items out to them."""
     items = [item for item in session.items if _is_guest(item)]
-    count = max(1, min(GUESTS_AT_MOST, os.cpu_count() or 1, len(items) // ITEMS_PER_GUEST))
+    count = min(GUESTS_AT_MOST, os.cpu_count() or 1, math.ceil(len(items) / ITEMS_PER_GUEST))
     guests = [Guest(items[number::count], session.config) for number in range(count)]
     return {item.nodeid: guests[number % count] for number, item in enumerate(items)}
 
@@ -139,6 +140,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.kernel)
+    items.sort(key=_is_guest)  # what runs here can run while the guests are at theirs
 
 
 def _is_guest(item: pytest.Item) -> bool:
@@ -172,15 +174,16 @@ else:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+        wanted = item.config.getoption("--uml", default=False)
+        if wanted and GUESTS not in item.config.stash:
+            item.config.stash[GUESTS] = _boot(item.session)
         if not _is_guest(item):
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        if not item.config.getoption("--uml", default=False):
-            reports = iter([_report(item, "skipped", (str(HERE / "conftest.py"), 1, f"Skipped: {NO_OPTION}"))])
-        else:
-            if GUESTS not in item.config.stash:
-                item.config.stash[GUESTS] = _boot(item.session)
+        if wanted:
             reports = item.config.stash[GUESTS][item.nodeid].reports(item)
+        else:
+            reports = iter([_report(item, "skipped", (str(HERE / "conftest.py"), 1, f"Skipped: {NO_OPTION}"))])
         for report in reports:
             item.ihook.pytest_runtest_logreport(report=report)
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)

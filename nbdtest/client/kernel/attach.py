@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from types import FrameType
 
 from nbdtest.client.kernel.device import DEFAULT_TIMEOUT_S, Interface, NBDDevice
@@ -67,6 +68,21 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.connections < 1:
         raise UsageError("--connections: at least 1")
     wanted = None if arguments.device is None else device_index(arguments.device)
+    foreground = arguments.foreground or arguments.ioctl
+    with _interrupted_by_sigterm() if foreground else nullcontext(), _attached(arguments, wanted) as device:
+        name = device.device
+        assert name is not None, "an attached device has a node"
+        if not arguments.no_watchdog:
+            _guard(name, arguments, owned=foreground)
+        if foreground:
+            _stay(device, name)
+        else:
+            print(name, flush=True)
+            device.release()
+    return 0
+
+
+def _attached(arguments: argparse.Namespace, index: int | None) -> NBDDevice:
     with ExitStack() as unattached:
         handles = []
         for _ in range(arguments.connections):
@@ -74,25 +90,14 @@ def run(arguments: argparse.Namespace) -> int:
             unattached.callback(handles[-1].close)
         device = NBDDevice.attach(
             *handles,
-            device=wanted,
+            device=index,
             interface=Interface.IOCTL if arguments.ioctl else Interface.NETLINK,
             timeout_s=arguments.timeout,
             block_size=arguments.block_size,
             dead_connection_timeout_s=arguments.reconnect,
         )
         unattached.pop_all()
-    with device:
-        name = device.device
-        assert name is not None, "an attached device has a node"
-        foreground = arguments.foreground or arguments.ioctl
-        if not arguments.no_watchdog:
-            _guard(name, arguments, owned=foreground)
-        print(name, flush=True)
-        if foreground:
-            _stay(device)
-        else:
-            device.release()
-    return 0
+    return device
 
 
 def _guard(name: str, arguments: argparse.Namespace, *, owned: bool) -> None:
@@ -109,14 +114,23 @@ def _guard(name: str, arguments: argparse.Namespace, *, owned: bool) -> None:
     )
 
 
-def _stay(device: NBDDevice) -> None:
-    def end(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, end)
+def _stay(device: NBDDevice, name: str) -> None:
     try:
+        print(name, flush=True)
         device.wait()
     except KeyboardInterrupt:
-        print(f"detaching {device.device}", file=sys.stderr)
+        print(f"detaching {name}", file=sys.stderr)
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM do what ^C does, so that the device is detached."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
     finally:
         signal.signal(signal.SIGTERM, previous)
