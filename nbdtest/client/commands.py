@@ -108,6 +108,10 @@ class Command:
         flags: int = 0,
         view: memoryview | None = None,
         completion: CompletionCallback | None = None,
+        *,
+        chunk: ChunkCallback | None = None,
+        extent: Callable[..., Any] | None = None,
+        wide: bool = False,
     ) -> None:
         self.type = type_
         self.offset = offset
@@ -115,6 +119,10 @@ class Command:
         self.flags = flags
         self.view = view
         self.completion = completion
+        if chunk is not None:
+            self.chunk = chunk
+        if extent is not None:
+            self.extent, self.wide = extent, wide
 
     @classmethod
     def block_status(
@@ -130,10 +138,8 @@ class Command:
     ) -> Command:
         """A BLOCK_STATUS; `payload` filters the contexts, and its length is then the request's."""
         view = None if payload is None else memoryview(payload)
-        command = cls(Cmd.BLOCK_STATUS, offset, count if payload is None else len(payload), flags, view, completion)
-        command.extent = extent
-        command.wide = wide
-        return command
+        length = count if payload is None else len(payload)
+        return cls(Cmd.BLOCK_STATUS, offset, length, flags, view, completion, extent=extent, wide=wide)
 
     @classmethod
     def read(
@@ -146,9 +152,7 @@ class Command:
         completion: CompletionCallback | None = None,
     ) -> Command:
         """A READ into `view`."""
-        command = cls(Cmd.READ, offset, len(view), flags, view, completion)
-        command.chunk = chunk
-        return command
+        return cls(Cmd.READ, offset, len(view), flags, view, completion, chunk=chunk)
 
     @property
     def name(self) -> str:

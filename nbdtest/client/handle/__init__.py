@@ -9,7 +9,6 @@ from nbdtest.client.handle.asynchronous import AsynchronousCalls
 from nbdtest.client.handle.call import Call, calls_of
 from nbdtest.client.handle.configuring import ConfiguringCalls
 from nbdtest.client.handle.connecting import ConnectingCalls
-from nbdtest.client.handle.exporting import ExportCalls
 from nbdtest.client.handle.extras import ExtraCalls, StatusExtent
 from nbdtest.client.handle.polling import PollingCalls
 
