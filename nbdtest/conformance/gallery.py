@@ -230,6 +230,9 @@ def _requests(target: ServerTarget) -> list[Callable[[Session], Reply]]:
         lambda s: s.read(0, unit, flags=0x8000),
         lambda s: s.command(0x7FFF, 0, 0),
     ]
+    if target.bad_range is not None:
+        first = max(0, target.bad_range[0] - 4 * unit) // unit * unit
+        requests.append(lambda s: s.read(first, 8 * unit))
     if has(Capability.DF):
         requests.append(lambda s: s.read(0, min(spread, 65536), flags=CmdFlag.DF if s.mode != "simple" else 0))
     if has(Capability.FLUSH):

@@ -71,12 +71,12 @@ class Answer:
         return tuple(part.data for part in self.parts if part.type == Rep.INFO and part.data[:2] == prefix)
 
     def export(self) -> InfoExport | None:
-        """The first well-formed INFO_EXPORT."""
-        return next((InfoExport.decode(data) for data in self.infos(Info.EXPORT) if len(data) == 12), None)
+        """The first INFO_EXPORT that is long enough."""
+        return next((InfoExport.decode(data[:12]) for data in self.infos(Info.EXPORT) if len(data) >= 12), None)
 
     def block_size(self) -> InfoBlockSize | None:
-        """The first well-formed INFO_BLOCK_SIZE."""
-        return next((InfoBlockSize.decode(data) for data in self.infos(Info.BLOCK_SIZE) if len(data) == 14), None)
+        """The first INFO_BLOCK_SIZE that is long enough."""
+        return next((InfoBlockSize.decode(data[:14]) for data in self.infos(Info.BLOCK_SIZE) if len(data) >= 14), None)
 
     def contexts(self) -> dict[str, int]:
         """Name and id of every well-formed REP_META_CONTEXT."""

@@ -35,6 +35,7 @@ __all__ = ["Session"]
 
 _LONGEST_CHUNK = 80 << 20
 _MOST_CHUNKS = 1 << 16
+_DESCRIBED = 1 << 12
 
 
 class Session:
@@ -170,7 +171,7 @@ class Session:
         header = StructuredReplyHeader.decode(data)
         payload = self._receive_payload(data, header)
         chunk = StructuredReply(flags=header.flags, type=header.type, cookie=header.cookie, payload=payload)
-        self.peer.note(data + payload, dump(chunk))
+        self.peer.note(data + payload, _describe(header, chunk))
         self._add_chunk(chunk)
 
     def _receive_extended(self, magic: bytes) -> None:
@@ -180,7 +181,7 @@ class Session:
         chunk = ExtendedReply(
             flags=header.flags, type=header.type, cookie=header.cookie, offset=header.offset, payload=payload
         )
-        self.peer.note(data + payload, dump(chunk))
+        self.peer.note(data + payload, _describe(header, chunk))
         self._add_chunk(chunk)
 
     def _receive_payload(self, data: bytes, header: StructuredReplyHeader | ExtendedReplyHeader) -> bytes:
@@ -205,3 +206,8 @@ class Session:
             sent = ", ".join(f"0x{known:x}" for known in self._pending) or "none"
             raise Complaint(f"a reply with cookie 0x{cookie:x}", f"one of {sent}", requirement="RPL-005")
         return request
+
+
+def _describe(header: StructuredReplyHeader | ExtendedReplyHeader, chunk: Chunk) -> str:
+    """One line for the transcript; what is in a long payload is not worth decoding for it."""
+    return dump(chunk) if header.length <= _DESCRIBED else dump(header)

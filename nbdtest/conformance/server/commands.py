@@ -11,6 +11,7 @@ from nbdtest.conformance.replies import Reply
 from nbdtest.conformance.session import Session
 from nbdtest.conformance.target import ServerTarget
 from nbdtest.conformance.verdict import NotApplicable
+from nbdtest.report.results import Level
 from nbdtest.wire import Cmd, CmdFlag, Errno, TransmissionFlag
 
 EXPORT = [Capability.EXPORT]
@@ -283,12 +284,11 @@ def promise_no_status_payload(t: ServerTarget) -> None:
                 expect(not offered, f"flags {session.flags} without extended headers")
 
 
-@check("promise.flush-and-fua", proves=["COMPAT-020"], needs=[Capability.WRITABLE], legal=True)
+@check("promise.flush-and-fua", proves=["COMPAT-020"], needs=[Capability.WRITABLE], legal=True, level=Level.SHOULD)
 def promise_flush_and_fua(t: ServerTarget) -> None:
     """A writable export offers FLUSH and FUA, so that data can be kept safe."""
-    lacking = [name for name in (Capability.FLUSH, Capability.FUA) if not t.has(name)]
-    if lacking:
-        t.remark("; ".join(capability.value for capability in lacking))
+    lacking = [capability.value for capability in (Capability.FLUSH, Capability.FUA) if not t.has(capability)]
+    expect(not lacking, "; ".join(lacking))
 
 
 @check("reply.known-magic", proves=["RPL-001", "MAGIC-002", "MAGIC-005", "RPL-035"], needs=EXPORT, legal=True)

@@ -6,7 +6,8 @@ from nbdtest.conformance.capability import Capability
 from nbdtest.conformance.declare import check
 from nbdtest.conformance.expect import UNKNOWN_OPTION, expect, expect_end, expect_equal, expect_in_step, expect_silence
 from nbdtest.conformance.target import ServerTarget
-from nbdtest.wire import NBD_MAGIC, OPTION_MAGIC, ClientFlag, HandshakeFlag, NewstyleGreeting
+from nbdtest.conformance.verdict import NotApplicable
+from nbdtest.wire import CLISERV_MAGIC, NBD_MAGIC, OPTION_MAGIC, ClientFlag, HandshakeFlag, NewstyleGreeting
 
 NEWSTYLE = Capability.NEWSTYLE
 FIXED = Capability.FIXED_NEWSTYLE
@@ -21,12 +22,14 @@ def nbd_magic(t: ServerTarget) -> None:
         expect_equal(seen, NBD_MAGIC.to_bytes(8, "big"), "the first word")
 
 
-@check("greeting.option-magic", proves=["HS-008", "HS-004"], needs=[NEWSTYLE], legal=True)
+@check("greeting.option-magic", proves=["HS-008", "HS-004"], legal=True)
 def option_magic(t: ServerTarget) -> None:
     """The second 8 bytes of a newstyle greeting are IHAVEOPT."""
     with t.peer.connected() as peer:
         seen = peer.receive_bytes(16, wanted="two magics")
         peer.note(seen, "first words of the greeting")
+        if seen[8:] == CLISERV_MAGIC.to_bytes(8, "big"):
+            raise NotApplicable(NEWSTYLE.value)
         expect_equal(seen[8:], OPTION_MAGIC.to_bytes(8, "big"), "the second word")
 
 

@@ -167,6 +167,8 @@ def expect_zero_is_zero(session: Session, start: int, length: int) -> None:
 def zero_reads_as_zero(t: ServerTarget) -> None:
     """An extent with the bit ZERO reads as zero, from the requested offset on."""
     with t.peer.transmitting(mode="structured", contexts=[ALLOCATION]) as session:
+        if t.has(Capability.WRITABLE):
+            write_pattern(t, session, 7 * t.unit, t.unit)
         length = min(t.size, 1 << 20) // t.unit * t.unit
         for start in (0, 3 * t.unit, (t.size - length) // t.unit * t.unit):
             expect_zero_is_zero(session, start, min(length, t.size - start) // t.unit * t.unit)

@@ -1,36 +1,278 @@
-"""Mutants of which requests are accepted, and which errors the others get."""
+"""Mutants of which requests are accepted, which errors the others get, and how a session is kept in step."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nbdtest.fakeserver import actions
+from nbdtest.fakeserver.mutants.edits import change_actions
 from nbdtest.fakeserver.mutants.registry import mutant
 from nbdtest.fakeserver.server import FakeServer
-from nbdtest.wire import Cmd, Errno
+from nbdtest.wire import Cmd, CmdFlag, Errno, Opt, TransmissionFlag
 
 __all__: list[str] = []
 
+_ALL = (Cmd.READ, Cmd.WRITE, Cmd.FLUSH, Cmd.TRIM, Cmd.CACHE, Cmd.WRITE_ZEROES, Cmd.BLOCK_STATUS)
+_FLAGGED = ("read", "write", "flush", "trim", "cache", "write-zeroes", "block-status")
+_CHECKS_OF_FLAGS = tuple(f"flag.{kind}-on-{name}" for kind in ("unknown", "foreign") for name in _FLAGGED)
 
-@mutant("command.unknown-succeeds", breaks=["ERR-029"])
+
+@mutant("command.unknown-succeeds", breaks=["ERR-029"], checks=["command.unknown-is-einval", "*"])
 def unknown_succeeds(server: FakeServer) -> None:
     """Unknown commands are answered with success."""
     server.configure(quirks={"skips_command_check"})
 
 
-@mutant("command.unknown-flags-ignored", breaks=["ERR-030", "ERR-031"])
+@mutant("command.unknown-with-payload", breaks=["ERR-029"], checks=["command.unknown-with-length-is-einval", "*"])
+def unknown_with_payload(server: FakeServer) -> None:
+    """An unknown command with a length is answered with an error and that many bytes."""
+    server.on(Cmd(0x7FFF), where=lambda asked: asked.length).reply(actions.pass_through(), actions.raw(bytes(512)))
+
+
+@mutant("command.resize-succeeds", breaks=["CMD-160"], checks=["command.resize-is-einval"])
+def resize_succeeds(server: FakeServer) -> None:
+    """RESIZE succeeds though it was not offered."""
+    server.on(Cmd.RESIZE).reply(actions.no_data())
+
+
+@mutant("command.bad-flag-ends-session", breaks=["TERM-041"], checks=["command.errors-keep-the-session"])
+def bad_flag_ends_session(server: FakeServer) -> None:
+    """A READ at 2^63 ends the session."""
+    server.on(Cmd.READ, where=lambda asked: asked.offset == 1 << 63).reply(actions.pass_through(), actions.close())
+
+
+@mutant("command.bad-write-ends-session", breaks=["TERM-041"], checks=["command.write-errors-keep-the-session", "*"])
+def bad_write_ends_session(server: FakeServer) -> None:
+    """A WRITE at 2^63 ends the session."""
+    server.on(Cmd.WRITE, where=lambda asked: asked.offset == 1 << 63).reply(actions.pass_through(), actions.close())
+
+
+@mutant(
+    "command.unknown-flags-ignored",
+    breaks=["ERR-030", "ERR-031"],
+    checks=[*_CHECKS_OF_FLAGS, "cache.flags-are-refused", "*"],
+)
 def unknown_flags_ignored(server: FakeServer) -> None:
     """Command flags that are unknown or do not belong there are ignored."""
     server.configure(quirks={"skips_flag_check"})
 
 
-@mutant("command.flush-fails", breaks=["FLAG-003", "FLAG-013"])
+def _fua_refused(name: str, command: Cmd) -> None:
+    @mutant(f"flag.fua-on-{name}-refused", breaks=["FLAG-042"], checks=[f"flag.fua-on-{name}", "*"])
+    def refused(server: FakeServer) -> None:
+        """FUA is refused on one command."""
+        server.on(command, where=lambda asked: CmdFlag.FUA in asked.flags).reply(actions.error(Errno.EINVAL))
+
+
+for _name, _command in zip(_FLAGGED, _ALL, strict=True):
+    _fua_refused(_name, _command)
+
+
+def _clamped(name: str, command: Cmd) -> None:
+    @mutant(f"boundary.{name}-clamped", breaks=["SIZE-040"], checks=[f"boundary.{name}", "*"])
+    def clamped(server: FakeServer) -> None:
+        """One command succeeds past the end of the export."""
+        change_actions(
+            server,
+            [command],
+            actions.Error,
+            lambda asked, each: [actions.no_data()] if asked.offset >= 1 << 62 else [each],
+        )
+
+
+for _name, _command in zip(_FLAGGED, _ALL, strict=True):
+    if _command != Cmd.FLUSH:
+        _clamped(_name, _command)
+
+
+@mutant("boundary.read-cut", breaks=["SIZE-040"], checks=["boundary.clamped-is-not-served", "boundary.read", "*"])
+def read_cut(server: FakeServer) -> None:
+    """A READ across the end is served with zeroes behind it."""
+    size = server.disk.size
+
+    def crosses(asked: object) -> bool:
+        return (
+            getattr(asked, "offset", 0) < size < getattr(asked, "offset", 0) + getattr(asked, "length", 0) < size + 4096
+        )
+
+    server.on(Cmd.READ, where=crosses).reply(actions.data())
+
+
+@mutant("command.flush-fails", breaks=["FLAG-003", "FLAG-013"], checks=["flush.works", "promise.send-flush", "*"])
 def flush_fails(server: FakeServer) -> None:
     """FLUSH is offered but always fails."""
     server.on(Cmd.FLUSH).reply(actions.error(Errno.EINVAL, message="what is that?"))
 
 
-@mutant("command.raw-errno", breaks=["ERR-001"])
+@mutant("command.trim-fails", breaks=["FLAG-003", "FLAG-017"], checks=["trim.works", "promise.send-trim", "*"])
+def trim_fails(server: FakeServer) -> None:
+    """TRIM is offered but always fails."""
+    server.on(Cmd.TRIM).reply(actions.error(Errno.EINVAL))
+
+
+@mutant("command.zeroes-fail", breaks=["FLAG-003"], checks=["promise.send-write-zeroes", "*"])
+def zeroes_fail(server: FakeServer) -> None:
+    """WRITE_ZEROES is offered but always fails."""
+    server.on(Cmd.WRITE_ZEROES).reply(actions.error(Errno.EINVAL))
+
+
+@mutant("command.df-fails", breaks=["FLAG-003"], checks=["promise.df", "*"])
+def df_fails(server: FakeServer) -> None:
+    """DF is offered but always refused."""
+    server.on(Cmd.READ, where=lambda asked: CmdFlag.DF in asked.flags).reply(actions.error(Errno.EINVAL))
+
+
+@mutant("command.resize-offered", breaks=["FLAG-025"], checks=["promise.no-resize", "*"])
+def resize_offered(server: FakeServer) -> None:
+    """RESIZE is offered and unknown."""
+    server.change_exports(can_resize=True)
+    server.on(Cmd.RESIZE).reply(actions.error(Errno.EINVAL))
+
+
+@mutant("command.status-payload-offered", breaks=["FLAG-032", "EXT-018"], checks=["promise.no-status-payload", "*"])
+def status_payload_offered(server: FakeServer) -> None:
+    """BLOCK_STATUS_PAYLOAD is offered without extended headers."""
+    export = server.settings.exports[0]
+    flags = export.transmission_flags(structured=False, extended=False, contexts_selected=False)
+    server.change_exports(flags=flags | TransmissionFlag.BLOCK_STATUS_PAYLOAD)
+
+
+@mutant("command.no-flush-or-fua", breaks=["COMPAT-020"], checks=["promise.flush-and-fua"])
+def no_flush_or_fua(server: FakeServer) -> None:
+    """A writable export offers neither FLUSH nor FUA."""
+    server.change_exports(can_flush=False, can_fua=False)
+
+
+@mutant("command.raw-errno", breaks=["ERR-001"], checks=["error.listed-values", "*"])
 def raw_errno(server: FakeServer) -> None:
-    """Errors are numbers of the server's own machine."""
-    server.on(Cmd.READ).rewrite(
-        lambda asked, plan: [actions.error(Errno(14)) if isinstance(each, actions.Error) else each for each in plan]
+    """READ past the end fails with a number of the server's own machine."""
+    change_actions(server, [Cmd.READ], actions.Error, lambda asked, each: [actions.error(Errno(14))])
+
+
+@mutant("command.enotsup", breaks=["ERR-028"], checks=["error.enotsup-only-for-fast-zero", "*"])
+def enotsup(server: FakeServer) -> None:
+    """CACHE past the end fails with ENOTSUP."""
+    change_actions(server, [Cmd.CACHE], actions.Error, lambda asked, each: [actions.error(Errno.ENOTSUP)])
+
+
+@mutant("command.eoverflow", breaks=["ERR-027"], checks=["error.eoverflow-only-for-long", "*"])
+def eoverflow(server: FakeServer) -> None:
+    """CACHE past the end fails with EOVERFLOW."""
+    change_actions(server, [Cmd.CACHE], actions.Error, lambda asked, each: [actions.error(Errno.EOVERFLOW)])
+
+
+@mutant("command.enomem", breaks=["ERR-033"], checks=["error.no-enomem", "*"])
+def enomem(server: FakeServer) -> None:
+    """READ of more than 16 MiB fails with ENOMEM."""
+    server.on(Cmd.READ, where=lambda asked: asked.length > 16 << 20).reply(actions.error(Errno.ENOMEM))
+
+
+@mutant("cache.hangs-up", breaks=["FLAG-026"], checks=["cache.is-answered", "*"])
+def cache_hangs_up(server: FakeServer) -> None:
+    """CACHE is offered and ends the session."""
+    server.on(Cmd.CACHE).reply(actions.close())
+
+
+@mutant("cache.past-end-succeeds", breaks=["CMD-092"], checks=["cache.past-end-fails", "*"])
+def cache_past_end_succeeds(server: FakeServer) -> None:
+    """CACHE past the end succeeds."""
+    server.on(Cmd.CACHE).reply(actions.no_data())
+
+
+@mutant("request.one-at-a-time", breaks=["REQ-012"], checks=["request.many-at-once", "*"])
+def one_at_a_time(server: FakeServer) -> None:
+    """The fortieth request on a connection is lost."""
+    server.on(Cmd.READ, nth=40, per_connection=True).reply()
+
+
+@mutant(
+    "request.any-magic",
+    breaks=["MAGIC-001", "MAGIC-003", "MAGIC-004"],
+    checks=["request.historic-magic", "request.log-magic", "request.extended-magic", "request.no-magic"],
+)
+def any_magic(server: FakeServer) -> None:
+    """Whatever arrives is taken for a request."""
+    server.configure(quirks={"skips_magic_check"})
+
+
+@mutant("read.zero-length-ends-session", breaks=["CMD-004"], checks=["read.zero-length-keeps-session", "*"])
+def read_zero_length_ends_session(server: FakeServer) -> None:
+    """READ of 0 bytes ends the session."""
+    server.on(Cmd.READ, where=lambda asked: not asked.length).reply(actions.close())
+
+
+@mutant("write.zero-length-ends-session", breaks=["CMD-059"], checks=["write.zero-length-keeps-session"])
+def write_zero_length_ends_session(server: FakeServer) -> None:
+    """WRITE of 0 bytes ends the session."""
+    server.on(Cmd.WRITE, where=lambda asked: not asked.length).reply(actions.close())
+
+
+@mutant("zeroes.zero-length-ends-session", breaks=["CMD-102"], checks=["zeroes.zero-length-keeps-session"])
+def zeroes_zero_length_ends_session(server: FakeServer) -> None:
+    """WRITE_ZEROES of 0 bytes ends the session."""
+    server.on(Cmd.WRITE_ZEROES, where=lambda asked: not asked.length).reply(actions.close())
+
+
+@mutant("trim.zero-length-ends-session", breaks=["CMD-085"], checks=["trim.zero-length-keeps-session"])
+def trim_zero_length_ends_session(server: FakeServer) -> None:
+    """TRIM of 0 bytes ends the session."""
+    server.on(Cmd.TRIM, where=lambda asked: not asked.length).reply(actions.close())
+
+
+@mutant("read.past-end-is-eio", breaks=["SIZE-040"], checks=["read.past-end-fails"])
+def read_past_end_is_eio(server: FakeServer) -> None:
+    """READ past the end fails with EIO."""
+    change_actions(
+        server,
+        [Cmd.READ],
+        actions.Error,
+        lambda asked, each: [replace(each, errno=Errno.EIO)] if asked.offset else [each],
     )
+
+
+@mutant("write.past-end-is-eio", breaks=["ERR-020", "ERR-006"], checks=["write.past-end-fails"])
+def write_past_end_is_eio(server: FakeServer) -> None:
+    """WRITE past the end fails with EIO."""
+    change_actions(
+        server,
+        [Cmd.WRITE],
+        actions.Error,
+        lambda asked, each: [replace(each, errno=Errno.EIO)] if asked.offset >= server.disk.size else [each],
+    )
+
+
+@mutant("zeroes.past-end-is-eio", breaks=["CMD-134"], checks=["zeroes.past-end-fails"])
+def zeroes_past_end_is_eio(server: FakeServer) -> None:
+    """WRITE_ZEROES past the end fails with EIO."""
+    change_actions(
+        server,
+        [Cmd.WRITE_ZEROES],
+        actions.Error,
+        lambda asked, each: [replace(each, errno=Errno.EIO)] if asked.offset else [each],
+    )
+
+
+@mutant("trim.past-end-is-eio", breaks=["SIZE-040"], checks=["trim.past-end-fails"])
+def trim_past_end_is_eio(server: FakeServer) -> None:
+    """TRIM past the end fails with EIO."""
+    change_actions(
+        server,
+        [Cmd.TRIM],
+        actions.Error,
+        lambda asked, each: [replace(each, errno=Errno.EIO)] if asked.offset else [each],
+    )
+
+
+@mutant(
+    "extended.lengths-cut", breaks=["EXT-008"], checks=["extended.lengths-have-64-bits", "extended.zeroes-of-64-bits"]
+)
+def lengths_cut(server: FakeServer) -> None:
+    """Under extended headers lengths are cut to 32 bits."""
+    for command in (Cmd.BLOCK_STATUS, Cmd.WRITE_ZEROES):
+        server.on(command, where=lambda asked: asked.length >= 1 << 32).reply(actions.no_data())
+
+
+@mutant("extended.structured-afterwards", breaks=["EXT-025"], checks=["extended.structured-is-refused-afterwards", "*"])
+def structured_afterwards(server: FakeServer) -> None:
+    """STRUCTURED_REPLY is acknowledged after EXTENDED_HEADERS."""
+    server.on(Opt.STRUCTURED_REPLY).reply(actions.ack())
