@@ -7,6 +7,7 @@ What it would accept and then trip over is refused here, before anything is atta
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import socket
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
 
 from nbdtest.client.kernel.failures import UnsuitableConnection
+from nbdtest.errors import UsageError
 from nbdtest.net.stream import SocketStream
 from nbdtest.wire.numbers import TransmissionFlag
 
@@ -23,13 +25,15 @@ __all__ = [
     "Connectable",
     "Export",
     "NegotiatedHandle",
+    "check_setup",
     "duplicate",
     "exports_agree",
     "negotiated_export",
 ]
 
-PAGE: Final = 4096
-BLOCK_SIZES: Final = (512, 1024, 2048, PAGE)
+PAGE: Final = mmap.PAGESIZE
+BLOCK_SIZES: Final = tuple(1 << bit for bit in range(9, PAGE.bit_length()))
+"""From 512 to the page size."""
 
 KERNEL_FLAGS: Final = (
     TransmissionFlag.HAS_FLAGS
@@ -157,20 +161,31 @@ def negotiated_export(handle: NegotiatedHandle) -> Export:
     return Export(size=handle.get_size(), flags=_flags(handle), block_size=block_size, max_request=maximum)
 
 
+def check_setup(*, block_size: int, flags: TransmissionFlag, connections: int) -> None:
+    """Refuse what the kernel would refuse while it can be tried again: over ioctl a later refusal shuts the connection.
+
+    Raises:
+        UsageError, UnsuitableConnection: the device cannot be set up like this.
+    """
+    if block_size not in BLOCK_SIZES:
+        sizes = ", ".join(map(str, BLOCK_SIZES))
+        raise UsageError(f"a block size of {block_size}: the kernel takes {sizes}")
+    if connections > 1 and TransmissionFlag.CAN_MULTI_CONN not in flags:
+        raise UnsuitableConnection(
+            "the server does not promise that several connections see each other's writes (CAN_MULTI_CONN): attach one"
+        )
+
+
 def exports_agree(exports: Sequence[Export]) -> Export:
     """Return what several connections of one device have in common.
 
     Raises:
-        UnsuitableConnection: they differ, or the server does not allow several.
+        UnsuitableConnection: they differ.
     """
     first = exports[0]
     if any(other != first for other in exports):
         raise UnsuitableConnection(
             f"the connections of one device have to describe the same export, these differ: {exports}"
-        )
-    if len(exports) > 1 and TransmissionFlag.CAN_MULTI_CONN not in first.flags:
-        raise UnsuitableConnection(
-            "the server does not promise that several connections see each other's writes (CAN_MULTI_CONN)"
         )
     return first
 

@@ -19,6 +19,7 @@ from typing import Protocol, Self
 from nbdtest.client.kernel.connections import (
     Connectable,
     NegotiatedHandle,
+    check_setup,
     duplicate,
     exports_agree,
     negotiated_export,
@@ -167,7 +168,7 @@ class NBDDevice:
 
         Raises:
             UnsuitableConnection: the kernel cannot carry on one of them.
-            DeviceError: the kernel refused. In either case the handles are untouched.
+            DeviceError: the kernel refused. The handles stay the caller's.
         """
         if not handles:
             raise UsageError("attach() needs at least one handle")
@@ -285,7 +286,13 @@ class NBDDevice:
         self._while_detached("a running device")
         if not self._sockets:
             raise UsageError("there is no connection to attach: set `socket` first")
-        parameters = replace(self._parameters, size=self.size, sockets=[each.fileno() for each in self._sockets])
+        settings = self._parameters
+        check_setup(
+            block_size=settings.block_size or DEFAULT_BLOCK_SIZE,
+            flags=settings.flags or TransmissionFlag(0),
+            connections=len(self._sockets),
+        )
+        parameters = replace(settings, size=self.size, sockets=[each.fileno() for each in self._sockets])
         attachment: Attachment
         if self.interface is Interface.NETLINK:
             attachment = NetlinkAttachment.start(parameters, self._index, self._sysfs)

@@ -47,12 +47,10 @@ class IoctlAttachment:
             for descriptor in parameters.sockets[1:]:
                 node.set_socket(descriptor)
             attachment._set_up(parameters)
-            attachment._begin()
         except BaseException:
-            with suppress(DeviceError):
-                node.clear_socket()
-            node.close()
+            node.close()  # which gives the claim back
             raise
+        attachment._begin()
         return attachment
 
     @property
@@ -131,6 +129,7 @@ class IoctlAttachment:
             if self._ended.wait(POLL_S):
                 self._thread.join()
                 if self._failure is not None:
+                    self._node.close()
                     raise self._failure
                 return  # it ended already: the server was gone
 

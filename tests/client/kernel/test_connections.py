@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import socket
 from dataclasses import dataclass, replace
 
 import pytest
 
-from nbdtest.client.kernel.connections import Export, duplicate, exports_agree, negotiated_export
+from nbdtest.client.kernel.connections import Export, check_setup, duplicate, exports_agree, negotiated_export
 from nbdtest.client.kernel.failures import UnsuitableConnection
+from nbdtest.errors import UsageError
 from nbdtest.net.sockets import connect, listen, stream_pair
 from nbdtest.wire.numbers import TransmissionFlag
 
@@ -168,7 +170,13 @@ def test_connections_of_one_device_have_to_lead_to_the_same_export() -> None:
 
 
 def test_several_connections_need_the_server_s_promise() -> None:
-    one = Export(size=512, flags=TransmissionFlag.HAS_FLAGS)
-    assert exports_agree([one]) == one
+    check_setup(block_size=512, flags=TransmissionFlag.HAS_FLAGS, connections=1)
+    check_setup(block_size=512, flags=TransmissionFlag.CAN_MULTI_CONN, connections=2)
     with pytest.raises(UnsuitableConnection, match="CAN_MULTI_CONN"):
-        exports_agree([one, one])
+        check_setup(block_size=512, flags=TransmissionFlag.HAS_FLAGS, connections=2)
+
+
+@pytest.mark.parametrize("block_size", [0, 256, 511, 513, mmap.PAGESIZE * 2])
+def test_block_sizes_are_powers_of_two_up_to_the_page(block_size: int) -> None:
+    with pytest.raises(UsageError, match="the kernel takes 512, 1024"):
+        check_setup(block_size=block_size, flags=TransmissionFlag.HAS_FLAGS, connections=1)

@@ -10,7 +10,6 @@ import pytest
 
 from nbdtest.client.kernel import (
     DeviceBusy,
-    DeviceError,
     Interface,
     NBDDevice,
     NBDNetlink,
@@ -136,13 +135,17 @@ def test_size_and_timeout_can_be_changed_while_attached(device: NBDDevice, node:
 
 
 @pytest.mark.parametrize("block_size", [256, 511, 8192])
-def test_an_impossible_block_size_is_refused_and_nothing_stays_behind(
-    block_size: int, device: NBDDevice, node: str
+def test_an_impossible_block_size_is_refused_and_the_connection_is_still_good(
+    block_size: int, device: NBDDevice, node: str, io: Worker
 ) -> None:
     device.set_blocksize(block_size)
-    with device, pytest.raises(DeviceError, match="Invalid argument"):
+    with device:
+        with pytest.raises(UsageError, match=f"a block size of {block_size}: the kernel takes 512, 1024, 2048, 4096"):
+            device.run_async()
+        assert device.status().pid is None
+        device.set_blocksize(512)
         device.run_async()
-    assert Sysfs().pid(int(node[len("/dev/nbd") :])) is None
+        assert io("read", node, 0, 512) == bytes(512)
 
 
 def test_disconnect_tells_the_server_and_frees_the_device(device: NBDDevice, server: TransmissionServer) -> None:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from nbdtest.client.kernel import DeviceError, Interface, LinkEvents, NBDDevice, NBDNetlink
+from nbdtest.client.kernel import DeviceError, Interface, LinkEvents, NBDDevice, NBDNetlink, Parameters
 from nbdtest.wire.numbers import Cmd, Errno, ReplyFlag, ReplyType
 from nbdtest.wire.transmission import Request, SimpleReply, StructuredReply
 from tests.kernel.guest.device_io import Worker
@@ -275,11 +275,7 @@ def test_the_second_connection_takes_over_when_the_first_dies(
         assert io("read", path, 65536, 4096) == bytes(4096)
 
 
-def test_two_connections_need_the_server_s_promise_and_the_kernel_says_so(
-    index: int, server: TransmissionServer
-) -> None:
-    with (
-        NBDDevice([server.unix(), server.unix()], index, size=MIB) as device,
-        pytest.raises(DeviceError, match=r"the kernel says .*multiple connections"),
-    ):
-        device.run_async()
+def test_the_kernel_s_reason_is_quoted(index: int, server: TransmissionServer, netlink: NBDNetlink) -> None:
+    sockets = [server.unix().fileno(), server.unix().fileno()]
+    with pytest.raises(DeviceError, match=r"the kernel says .*multiple connections"):
+        netlink.connect(Parameters(size=MIB, sockets=sockets), index)
