@@ -109,6 +109,10 @@ class Engine:
         """Take in what the client sent."""
         self.now = now
         self._queue.append(data)
+        if self.settings.quirks.takes_segments_for_headers and 0 < len(self._queue) < min(self._want[0], 32):
+            self._queue.clear()
+            self.hang_up()
+            return
         self._pump()
 
     def receive_end(self, now: float) -> None:
@@ -130,9 +134,7 @@ class Engine:
             self._resume_paused()
         pieces = self._outbox.take(now)
         if pieces and len(self._queue):
-            self._pump()
-            if not self._outbox.next_time() and not self._outbox.stalled:
-                pieces += self._outbox.take(now)
+            self._pump()  # there is room again for what was held back
         return pieces
 
     @property

@@ -20,8 +20,8 @@ from nbdtest.net.stream import SocketStream
 __all__ = ["Loop"]
 
 BUFFER = 256 << 10
-ACCEPT_AT_ONCE = 64
 SWEEP_BYTES = 64 << 20
+TRY_AGAIN_S = 0.02
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -45,7 +45,7 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._listeners: list[Listener] = []
         self._waiting_for_room: list[Listener] = []
-        """Listeners that cannot accept until some connection gives its descriptor back."""
+        """Listeners that could not accept for want of descriptors; they try again in a moment."""
         self._connections: dict[Connection, int] = {}
         """What each is registered for; 0 for nothing."""
         self._timed: set[Connection] = set()
@@ -118,7 +118,9 @@ class Loop:
     def _run(self) -> None:
         try:
             while not self._stopping:
-                for key, _ in self._selector.select(self._patience()):
+                ready = self._selector.select(self._patience())
+                self._listen_again()
+                for key, _ in ready:
                     if isinstance(key.data, Connection):
                         self._serve(key.data)
                     elif isinstance(key.data, Listener):
@@ -131,10 +133,11 @@ class Loop:
             self._end()
 
     def _patience(self) -> float | None:
-        if not self._timed:
-            return None
-        wake_at = min(connection.wake_at for connection in self._timed)
-        return None if wake_at == math.inf else max(wake_at - monotonic_s(), 0)
+        wake_at = min((connection.wake_at for connection in self._timed), default=math.inf)
+        patience = None if wake_at == math.inf else max(wake_at - monotonic_s(), 0)
+        if self._waiting_for_room:
+            return TRY_AGAIN_S if patience is None else min(patience, TRY_AGAIN_S)
+        return patience
 
     def _answer_calls(self) -> None:
         with suppress(BlockingIOError):
@@ -143,20 +146,23 @@ class Loop:
             self._calls.popleft()()
 
     def _accept(self, listener: Listener) -> None:
-        at_once = Deadline(0)
-        for _ in range(ACCEPT_AT_ONCE):
-            try:
-                stream = listener.accept(at_once, timeout_s=None)
-            except TimedOut:
-                return
-            except TransportError as error:
-                self._selector.unregister(listener)
-                if isinstance(error.__cause__, OSError) and error.__cause__.errno in _NO_ROOM:
-                    self._waiting_for_room.append(listener)
-                return
-            connection = self._accepted(stream)
-            if connection is not None:
-                self._take(connection, begin=True)
+        try:
+            stream = listener.accept(Deadline(0), timeout_s=None)
+        except TimedOut:
+            return  # whoever stood in the queue has gone
+        except TransportError as error:
+            self._selector.unregister(listener)
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in _NO_ROOM:
+                self._waiting_for_room.append(listener)
+            return
+        connection = self._accepted(stream)
+        if connection is not None:
+            self._take(connection, begin=True)
+
+    def _listen_again(self) -> None:
+        listeners, self._waiting_for_room = self._waiting_for_room, []
+        for listener in listeners:
+            self._selector.register(listener, selectors.EVENT_READ, listener)
 
     def _take(self, connection: Connection, begin: bool) -> None:
         if self._stopping and begin:
@@ -214,10 +220,6 @@ class Loop:
             self._stopping = True
         if registered:
             self._selector.unregister(connection.descriptor)
-        if self._waiting_for_room:
-            listeners, self._waiting_for_room = self._waiting_for_room, []
-            for listener in listeners:
-                self._selector.register(listener, selectors.EVENT_READ, listener)
 
     def _end(self) -> None:
         for connection in list(self._connections):

@@ -14,6 +14,10 @@ class Quirks:
     # the handshake
     ignores_client_flags: bool = False
     """Goes on when the client sets flags that were not offered."""
+    forgets_what_follows_client_flags: bool = False
+    """Loses what arrived in one segment with the client flags."""
+    takes_segments_for_headers: bool = False
+    """Hangs up when a header arrives in more than one piece."""
     always_pads_export_name: bool = False
     """Sends the 124 zero bytes although NO_ZEROES was agreed."""
     never_pads_export_name: bool = False
@@ -60,6 +64,8 @@ class Quirks:
     """Serves requests that break the advertised minimum block size."""
     rounds_misaligned_writes: bool = False
     """Widens a misaligned write to whole minimum blocks and destroys what lies around it."""
+    waits_for_any_payload: bool = False
+    """Waits for a payload however long it is said to be."""
     skips_size_check: bool = False
     """Serves payloads above the maximum."""
     forgets_writes: bool = False

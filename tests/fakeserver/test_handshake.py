@@ -332,6 +332,11 @@ class TestClientsMistakes:
         assert talk.end is End.FIN
         assert talk.violations == ["OPT-001"]
 
+    def test_talking_after_abort(self) -> None:
+        talk = Talk().greeted()
+        talk.say(Option(option=Opt.ABORT), Option(option=Opt.LIST))
+        assert talk.violations == ["TERM-003"]
+
     def test_pipelined_options(self) -> None:
         talk = Talk().greeted()
         talk.say(Option(option=Opt.LIST), Option(option=Opt.LIST))
