@@ -88,16 +88,15 @@ def probe(target: ServerTarget, facts: Facts) -> None:
     """
     has = facts.capabilities
     try:
-        with target.peer.greeted() as (_, greeting):
+        with target.peer.greeted() as (peer, greeting):
             facts.greeting = greeting
+            if isinstance(peer.stream, SocketStream) and peer.stream.can_reset:
+                has.add(Capability.TCP)
     except (Complaint, PeerViolation) as problem:
         facts.trouble = f"this is no NBD server: {problem}"
         return
     if target.source.vitals() is not None:
         has.add(Capability.OWN_PROCESS)
-    with target.peer.connected() as peer:
-        if isinstance(peer.stream, SocketStream) and peer.stream.can_reset:
-            has.add(Capability.TCP)
     if isinstance(greeting, OldstyleGreeting):
         has.add(Capability.OLDSTYLE)
         has.add(Capability.CLEAR)

@@ -123,16 +123,22 @@ class Negotiation:
         Raises:
             Complaint: no option reply came, or one that is absurdly long.
         """
+        head = self.peer.receive_bytes(OptionReplyHeader.wire_size(), wanted="an option reply")
         try:
-            header = self.peer.receive(OptionReplyHeader, wanted="an option reply")
+            header = OptionReplyHeader.decode(head)
         except PeerViolation as violation:
+            self.peer.note(head, f"malformed: {violation}")
             raise Complaint(str(violation), "an option reply", requirement="OPT-011") from None
         if header.length > _LONGEST_REPLY:
+            self.peer.note(head, dump(header))
             raise Complaint(f"an option reply of {header.length} bytes", f"at most {_LONGEST_REPLY}")
-        data = self.peer.receive_bytes(header.length, wanted="the data of the option reply") if header.length else b""
+        try:
+            data = self.peer.receive_bytes(header.length, wanted="the data of the reply") if header.length else b""
+        except Complaint:
+            self.peer.note(head, dump(header))
+            raise
         reply = OptionReply(option=header.option, type=header.type, data=data)
-        if data:
-            self.peer.note(data, dump(reply))
+        self.peer.note(head + data, dump(reply))
         return reply
 
     def receive_answer(self, option: Option) -> Answer:

@@ -11,12 +11,13 @@ from typing import TypeVar
 
 from nbdtest.conformance.verdict import Hangup, NoAnswer
 from nbdtest.errors import Disconnected, PeerViolation, TimedOut, TransportError
-from nbdtest.net.clock import Deadline, monotonic_s
+from nbdtest.net.clock import Deadline, monotonic_s, pause
 from nbdtest.net.stream import Arrival, Stream
 from nbdtest.wire import Message, Record, Sender, Transcript, dump, shorten
 
 __all__ = ["Peer"]
 
+_BETWEEN_PIECES_S = 0.0002
 _M = TypeVar("_M", bound=Message)
 
 
@@ -113,6 +114,12 @@ class Peer:
             self.note(b"", "end of connection")
         return arrival is Arrival.NOTHING
 
+    def receive_if_any(self) -> bytes:
+        """Receive what comes within `quiet_s`; b"" if nothing does, or the end."""
+        if self.stream.arrival(self.quiet_s) is Arrival.NOTHING:
+            return b""
+        return self.receive_unless_ended()
+
     def is_over(self) -> bool:
         """Whether the target has ended the connection by now."""
         return self.stream.arrival(0) is Arrival.END
@@ -184,6 +191,8 @@ class Peer:
         try:
             for piece in pieces:
                 self.stream.send_all(piece, deadline=Deadline(self.timeout_s))
+                if len(pieces) > 1:
+                    pause(_BETWEEN_PIECES_S)  # or they would often be read together
         except Disconnected as error:
             # What the target said before it hung up may still be unread; a reset has thrown it away, so do not look.
             raise self._hung_up(error, "") from None

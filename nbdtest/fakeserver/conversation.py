@@ -343,8 +343,8 @@ class Conversation:
             frames=session.frames,
             contexts=session.contexts,
         )
-        # EXT-005: PAYLOAD_LEN belongs to every extended WRITE. QEMU (seen: 10.0) leaves it out and sends the data all the
-        # same, and its server reads them all the same; so do we, but the journal records a violation.
+        # EXT-005: PAYLOAD_LEN belongs to every extended WRITE. QEMU (seen: 10.0) leaves it out and sends the data all
+        # the same, and its server reads them all the same; so do we, but the journal records a violation.
         has_payload = request.type == Cmd.WRITE or (extended and CmdFlag.PAYLOAD_LEN in request.flags)
         if not has_payload or request.length == 0:
             return asked, ""

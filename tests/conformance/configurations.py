@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from nbdtest.conformance import ServerTarget, Vitals
@@ -29,6 +29,7 @@ class InProcess:
     """A fake server in this process, as a source of connections."""
 
     server: FakeServer
+    again: Callable[[], FakeServer]
     name: str = "fake"
     spec: str = "fake"
     version: str = ""
@@ -38,7 +39,6 @@ class InProcess:
     keeps_data: bool = True
     can_tls: bool = False
     credentials: Any = None
-    revived: int = field(default=0)
 
     def connect(self, timeout_s: float) -> Stream:
         return connect(UnixAddress(self.server.path), timeout_s=timeout_s)
@@ -59,7 +59,8 @@ class InProcess:
         return False
 
     def revive(self) -> None:
-        self.revived += 1
+        self.server.stop()
+        self.server = self.again()
 
     def close(self) -> None:
         self.server.stop()
@@ -143,12 +144,15 @@ def target_of(
     configuration: Configuration, *, change: Callable[[FakeServer], None] | None = None
 ) -> Iterator[ServerTarget]:
     """A target on a fresh fake server; `change` makes it wrong first."""
-    server = configuration.make()
-    if change is not None:
-        change(server)
-    server.start()
+
+    def begin() -> FakeServer:
+        server = configuration.make()
+        if change is not None:
+            change(server)
+        return server.start()
+
+    source = InProcess(begin(), begin, export_name=configuration.export_name)
     try:
-        source = InProcess(server, export_name=configuration.export_name)
         yield ServerTarget(source, timeout_s=1.0, quiet_s=QUIET_S, bad_range=configuration.bad_range)
     finally:
-        server.stop()
+        source.close()

@@ -15,7 +15,7 @@ FIXED = [Capability.FIXED_NEWSTYLE]
 _HUGE = 0xFFFF_FFFF
 _QUERIES = 10_000
 _CROWD = 100
-_AT_ONCE = 8
+_AT_ONCE = 6
 """Fewer than servers with a limit of connections usually allow."""
 
 

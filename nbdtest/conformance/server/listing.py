@@ -87,7 +87,7 @@ def with_data_is_invalid(t: ServerTarget) -> None:
 def with_data_stays_in_step(t: ServerTarget) -> None:
     """Whatever a server thinks of LIST with data, it does not take the data for the next option."""
     with t.peer.negotiating() as nego:
-        nego.option(Opt.LIST, b"IHAVEOPT\0\0\0\2\0\0\0\0")
+        nego.option(Opt.LIST, b"IHAVEOPT\0\0\0\3\0\0\0\0")
         expect_in_step(nego)
 
 

@@ -14,6 +14,8 @@ docstring of one sentence into the module of its theme:
 from nbdtest.fakeserver.mutants import (
     commands,
     data,
+    delivery,
+    extensions,
     handshake,
     info,
     leaving,
@@ -29,6 +31,8 @@ __all__ = [
     "Mutant",
     "commands",
     "data",
+    "delivery",
+    "extensions",
     "handshake",
     "info",
     "leaving",

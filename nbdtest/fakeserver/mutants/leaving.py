@@ -6,7 +6,7 @@ from nbdtest.fakeserver import actions
 from nbdtest.fakeserver.mutants.registry import mutant
 from nbdtest.fakeserver.rules import Moment
 from nbdtest.fakeserver.server import FakeServer
-from nbdtest.wire import Cmd
+from nbdtest.wire import Cmd, Opt
 
 __all__: list[str] = []
 
@@ -30,13 +30,13 @@ def disc_drops_pending(server: FakeServer) -> None:
     server.on(Cmd.READ, where=lambda asked: asked.length == 65536).reply(actions.pause(0.02), actions.pass_through())
 
 
-def _crowded(server: FakeServer, came: Moment, went: Moment) -> None:
-    """Say nothing more to who comes while seven are between two moments."""
+def _crowded(server: FakeServer, came: Moment, went: Moment | Cmd, *, most: int = 5) -> None:
+    """Say nothing more to who comes while so many are between two moments."""
     inside: list[object] = []
 
     def comes(session: object, plan: actions.Plan) -> actions.Plan:
         inside.append(session)
-        return (*plan, actions.stall()) if len(inside) > 7 else plan
+        return (*plan, actions.stall()) if len(inside) > most else plan
 
     def goes(session: object, plan: actions.Plan) -> actions.Plan:
         del inside[:1]
@@ -48,11 +48,126 @@ def _crowded(server: FakeServer, came: Moment, went: Moment) -> None:
 
 @mutant("leaving.idle-crowd-blocks", breaks=["TERM-041"], checks=["abuse.idle-crowd", "*"])
 def idle_crowd_blocks(server: FakeServer) -> None:
-    """While seven clients say nothing nobody else is greeted."""
+    """While five clients say nothing nobody else is greeted."""
     _crowded(server, Moment.CONNECT, Moment.CLIENT_FLAGS)
 
 
 @mutant("leaving.half-handshakes-block", breaks=["TERM-041"], checks=["abuse.half-handshakes", "*"])
 def half_handshakes_block(server: FakeServer) -> None:
-    """While seven clients are in the handshake nobody else is served."""
+    """While five clients are in the handshake nobody else is served."""
     _crowded(server, Moment.CLIENT_FLAGS, Moment.TRANSMISSION)
+
+
+_Step = tuple[Moment | Opt | Cmd, ...]
+
+
+def _gives_up(server: FakeServer, came: Moment, further: _Step, *, after: int = 3) -> None:
+    """Serve nobody any more when so many connections in a row have come to one moment and no further."""
+    stopped: list[object] = []
+
+    def comes(received: object, plan: actions.Plan) -> actions.Plan:
+        stopped.append(received)
+        return plan
+
+    def goes_on(received: object, plan: actions.Plan) -> actions.Plan:
+        if len(stopped) <= after:
+            stopped.clear()
+        return plan
+
+    server.on(Moment.GREETING, where=lambda session: len(stopped) > after).reply(actions.close())
+    server.on(came).rewrite(comes)
+    for step in further:
+        server.on(step).rewrite(goes_on)
+
+
+_OPTIONS = (Opt.LIST, Opt.INFO, Opt.GO, Opt.EXPORT_NAME, Opt.STRUCTURED_REPLY, Opt.ABORT)
+_COMMANDS = (Cmd.READ, Cmd.WRITE, Cmd.FLUSH, Cmd.DISC)
+
+
+@mutant(
+    "leaving.early-clients-count",
+    breaks=["TERM-041"],
+    checks=["leaving.after-connect", "leaving.after-greeting", "*"],
+)
+def early_clients_count(server: FakeServer) -> None:
+    """Three clients in a row that leave before the client flags are the end of the server."""
+    _gives_up(server, Moment.CONNECT, (Moment.CLIENT_FLAGS,))
+
+
+@mutant(
+    "leaving.flags-without-option",
+    breaks=["TERM-041"],
+    checks=[
+        "leaving.after-client-flags",
+        "leaving.within-option-header",
+        "leaving.within-option-data",
+        "abuse.huge-unknown-option",
+        "abuse.huge-export-name",
+        "abuse.huge-info",
+        "abuse.huge-go",
+        "abuse.huge-set-meta-context",
+        "*",
+    ],
+)
+def flags_without_option(server: FakeServer) -> None:
+    """Two clients in a row that leave after the client flags without an option are the end of the server."""
+    _gives_up(server, Moment.CLIENT_FLAGS, _OPTIONS, after=1)
+
+
+@mutant(
+    "leaving.transmission-without-request",
+    breaks=["TERM-041"],
+    checks=["leaving.after-go", "leaving.within-request-header", "leaving.within-write-payload", "*"],
+)
+def transmission_without_request(server: FakeServer) -> None:
+    """Three clients in a row that leave without a request are the end of the server."""
+    _gives_up(server, Moment.TRANSMISSION, _COMMANDS)
+
+
+def _worn_out(server: FakeServer, step: Moment | Opt | Cmd, *, after: int, length: int | None = None) -> None:
+    """Greet nobody any more after so many requests or options of one kind."""
+    seen: list[object] = []
+
+    def counts(received: object, plan: actions.Plan) -> actions.Plan:
+        seen.append(received)
+        return plan
+
+    fits = None if length is None else {"length": length}
+    server.on(Moment.GREETING, where=lambda session: len(seen) > after).reply(actions.close())
+    server.on(step, where=fits).rewrite(counts)
+
+
+@mutant("leaving.long-reads-wear-out", breaks=["TERM-041"], checks=["leaving.with-reads-in-flight", "*"])
+def long_reads_wear_out(server: FakeServer) -> None:
+    """Ten READs of 1 MiB are the end of the server."""
+    _worn_out(server, Cmd.READ, after=10, length=1 << 20)
+
+
+@mutant("leaving.reads-wear-out", breaks=["TERM-041"], checks=["leaving.after-first-reply", "*"])
+def reads_wear_out(server: FakeServer) -> None:
+    """Ten READs of 64 KiB are the end of the server."""
+    _worn_out(server, Cmd.READ, after=10, length=1 << 16)
+
+
+@mutant("leaving.unread-replies-wear-out", breaks=["TERM-041"], checks=["leaving.before-option-reply", "*"])
+def unread_replies_wear_out(server: FakeServer) -> None:
+    """Three LISTs are the end of the server."""
+    _worn_out(server, Opt.LIST, after=2)
+
+
+@mutant("leaving.any-read-wears-out", breaks=["TERM-041"], checks=["leaving.after-disc", "*"])
+def any_read_wears_out(server: FakeServer) -> None:
+    """Three READs are the end of the server."""
+    _worn_out(server, Cmd.READ, after=2)
+
+
+@mutant("leaving.one-at-a-time", breaks=["TERM-041"], checks=["abuse.huge-write-is-not-waited-for", "*"])
+def one_at_a_time(server: FakeServer) -> None:
+    """While one client in transmission has not sent a whole request, nobody else is answered."""
+    _crowded(server, Moment.TRANSMISSION, Cmd.READ, most=1)
+
+
+@mutant("leaving.connections-wear-out", breaks=["TERM-041"], checks=["abuse.many-connections", "*"])
+def connections_wear_out(server: FakeServer) -> None:
+    """Eighty connections are the end of the server."""
+    _worn_out(server, Moment.CONNECT, after=80)

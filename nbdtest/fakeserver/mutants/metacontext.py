@@ -15,7 +15,19 @@ from nbdtest.fakeserver.mutants.edits import change_actions, change_option_plans
 from nbdtest.fakeserver.mutants.registry import mutant
 from nbdtest.fakeserver.rendering import Asked, Frames
 from nbdtest.fakeserver.server import FakeServer
-from nbdtest.wire import Cmd, CmdFlag, Errno, Extent, MetaContextRequest, Opt, Option, Rep, ReplyType
+from nbdtest.wire import (
+    Cmd,
+    CmdFlag,
+    Errno,
+    Extent,
+    MetaContextRequest,
+    Opt,
+    Option,
+    Rep,
+    ReplyFlag,
+    ReplyType,
+    StructuredReplyHeader,
+)
 
 __all__: list[str] = []
 
@@ -349,15 +361,14 @@ def beyond_the_export(server: FakeServer) -> None:
 def many_extents(server: FakeServer) -> None:
     """A chunk has more than 2^20 extents."""
     payload = b"\0\0\0\1" + b"\0\0\0\1\0\0\0\0" * ((1 << 20) + 1)
-    change_actions(
-        server,
-        _STATUS,
-        actions.Status,
-        lambda asked, each: [
-            actions.chunk(ReplyType.BLOCK_STATUS, payload)
-            if asked.frames is Frames.STRUCTURED and each.context == _ALLOCATION
-            else each
-        ],
+
+    def flood(asked: Asked, plan: Plan) -> list[Action]:
+        kind = ReplyType.BLOCK_STATUS
+        header = StructuredReplyHeader(flags=ReplyFlag.DONE, type=kind, cookie=asked.cookie, length=len(payload))
+        return [actions.raw(header.encode() + payload)]
+
+    server.on(Cmd.BLOCK_STATUS, where=lambda asked: asked.frames is Frames.STRUCTURED and asked.length > 512).rewrite(
+        flood
     )
 
 

@@ -154,8 +154,8 @@ def structured_data_accepted(server: FakeServer) -> None:
 
 @mutant("option.request-answered", breaks=["TERM-001"], checks=["option.request-is-no-option", "*"])
 def request_answered(server: FakeServer) -> None:
-    """A reply to a request comes right after the client flags."""
-    server.on(Moment.CLIENT_FLAGS).reply(actions.raw(SimpleReply(cookie=1).encode()))
+    """A reply to a request comes right after the greeting."""
+    server.on(Moment.GREETING).reply(actions.pass_through(), actions.raw(SimpleReply(cookie=1).encode()))
 
 
 @mutant("starttls.answered-twice", breaks=["OPT-061"], checks=["starttls.is-answered-once"])
