@@ -41,14 +41,14 @@ COMMANDS = {
         example="nbdtest serve --tcp 10809 --size 64M",
     ),
     "fuzz": Command(
-        module="nbdtest.fuzz.command",
+        module="nbdtest.cli.fuzz",
         help="look for requests that a server answers wrongly",
         example="nbdtest fuzz 'listen: ./my-server --socket {unix}'",
     ),
     "replay": Command(
-        module="nbdtest.fuzz.replay_command",
-        help="send a saved exchange again",
-        example="nbdtest replay finding.jsonl 'listen: ./my-server --socket {unix}'",
+        module="nbdtest.cli.replay",
+        help="play a finding of `nbdtest fuzz` again",
+        example="nbdtest replay findings/wrong-data-read-1a2b3c4d --server 'listen: ./my-server --socket {unix}'",
     ),
     "info": Command(
         module="nbdtest.cli.info",

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from hypothesis import strategies as st
 
-from nbdtest.wire import Cmd, ExtendedRequest, Request, TransmissionFlag
+from nbdtest.fuzz.commands import MOST_PAYLOAD, PERIOD, Command, pattern
+from nbdtest.wire import Cmd, TransmissionFlag
 from nbdtest.wire.numbers import CmdFlag
 
 __all__ = ["Command", "commands", "legal_commands", "pattern"]
 
-_MOST_PAYLOAD = 1 << 16
-"""Payloads longer than this find nothing that shorter ones miss, and make sessions slow."""
 _NEEDS = {
     Cmd.FLUSH: TransmissionFlag.SEND_FLUSH,
     Cmd.TRIM: TransmissionFlag.SEND_TRIM,
@@ -20,37 +17,8 @@ _NEEDS = {
     Cmd.WRITE_ZEROES: TransmissionFlag.SEND_WRITE_ZEROES,
 }
 _CHANGES_DATA = {Cmd.WRITE, Cmd.TRIM, Cmd.WRITE_ZEROES}
+_seeds = st.integers(0, PERIOD - 1)
 _HAS_RANGE = {Cmd.READ, Cmd.WRITE, Cmd.TRIM, Cmd.CACHE, Cmd.WRITE_ZEROES, Cmd.BLOCK_STATUS}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """One command with its payload, before it gets a cookie."""
-
-    type: Cmd
-    flags: CmdFlag = CmdFlag(0)
-    offset: int = 0
-    length: int = 0
-    data: bytes = b""
-
-    def encode(self, cookie: int, *, extended: bool = False) -> bytes:
-        """Return the request as it is sent, payload included."""
-        if extended:
-            flags = self.flags | CmdFlag.PAYLOAD_LEN if self.type == Cmd.WRITE else self.flags
-            request = ExtendedRequest(
-                flags=flags, type=self.type, cookie=cookie, offset=self.offset, length=self.length
-            )
-            return request.encode() + self.data
-        return (
-            Request(flags=self.flags, type=self.type, cookie=cookie, offset=self.offset, length=self.length).encode()
-            + self.data
-        )
-
-
-def pattern(seed: int, length: int) -> bytes:
-    """Return `length` bytes in which a misplaced block shows: no two neighbouring sectors are equal."""
-    period = bytes((seed + step) % 251 for step in range(251))
-    return (period * (length // 251 + 1))[:length]
 
 
 def legal_commands(
@@ -58,7 +26,7 @@ def legal_commands(
     flags: TransmissionFlag,
     *,
     minimum: int = 1,
-    maximum: int = _MOST_PAYLOAD,
+    maximum: int = MOST_PAYLOAD,
     contexts: bool = False,
 ) -> st.SearchStrategy[Command]:
     """Generate commands that a client may send to an export of `size` bytes that advertises `flags`.
@@ -78,7 +46,7 @@ def legal_commands(
     if not kinds:
         return st.nothing()
     blocks = size // minimum
-    payload_blocks = max(1, min(maximum, _MOST_PAYLOAD) // minimum)
+    payload_blocks = max(1, min(maximum, MOST_PAYLOAD) // minimum)
 
     @st.composite
     def command(draw: st.DrawFn) -> Command:
@@ -90,8 +58,8 @@ def legal_commands(
         start = draw(_near(0, blocks - 1))
         count = draw(_near(1, min(blocks - start, most)))
         length = count * minimum
-        data = pattern(draw(st.integers(0, 250)), length) if kind == Cmd.WRITE else b""
-        return Command(type=kind, flags=chosen, offset=start * minimum, length=length, data=data)
+        seed = draw(_seeds) if kind == Cmd.WRITE else 0
+        return Command(type=kind, flags=chosen, offset=start * minimum, length=length, seed=seed)
 
     return command()
 
@@ -104,7 +72,7 @@ def commands(size: int) -> st.SearchStrategy[Command]:
     edges = {0, 1, 511, 512, size // 2, size - 1, size, size + 1, 1 << 31, (1 << 32) - 1, 1 << 32}
     edges |= {(1 << 63) - 1, 1 << 63, (1 << 64) - 512, (1 << 64) - 1}
     offsets = st.one_of(st.sampled_from(sorted(edge for edge in edges if edge >= 0)), st.integers(0, size + 4096))
-    short = st.one_of(st.sampled_from([0, 1, 511, 512, 513, 4096, _MOST_PAYLOAD]), st.integers(0, _MOST_PAYLOAD))
+    short = st.one_of(st.sampled_from([0, 1, 511, 512, 513, 4096, MOST_PAYLOAD]), st.integers(0, MOST_PAYLOAD))
     long = st.one_of(short, st.sampled_from([size, size + 1, 1 << 31, (1 << 32) - 1]).filter(lambda n: n < 1 << 32))
     kinds = st.one_of(
         st.sampled_from([kind for kind in Cmd if kind != Cmd.DISC]),
@@ -116,8 +84,8 @@ def commands(size: int) -> st.SearchStrategy[Command]:
         kind = draw(kinds)
         flags = draw(st.one_of(st.just(0), st.integers(0, 0x1F), st.integers(0, 0xFFFF)).map(CmdFlag))
         length = draw(short if kind in (Cmd.READ, Cmd.WRITE) else long)
-        data = pattern(draw(st.integers(0, 250)), length) if kind == Cmd.WRITE else b""
-        return Command(type=kind, flags=flags, offset=draw(offsets), length=length, data=data)
+        seed = draw(_seeds) if kind == Cmd.WRITE else 0
+        return Command(type=kind, flags=flags, offset=draw(offsets), length=length, seed=seed)
 
     return command()
 

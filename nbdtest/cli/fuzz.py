@@ -1,0 +1,115 @@
+"""`nbdtest fuzz`: random sessions on a server, judged by what the specification allows and by what was written."""
+
+import argparse
+import random
+import sys
+from pathlib import Path
+
+from nbdtest.conformance.target import ServerTarget
+from nbdtest.errors import UsageError
+from nbdtest.fixtures.parsing import FORMS, parse_server
+from nbdtest.fixtures.sources import open_source
+from nbdtest.fixtures.subject import DEFAULT_TIMEOUT_S
+from nbdtest.fuzz.campaign import Campaign, Limits, Progress
+from nbdtest.fuzz.finding import Finding, save
+from nbdtest.fuzz.player import Player
+from nbdtest.net.clock import monotonic_s
+
+__all__ = ["add_arguments", "run"]
+
+TELL_EVERY_S = 2.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.description = f"{parser.description}\n\nSPEC is one of\n{FORMS}"
+    parser.add_argument("spec", metavar="SPEC", help="server to test")
+    parser.add_argument("--seconds", type=float, metavar="N", help="stop after so many seconds (default: 60)")
+    parser.add_argument("--sessions", type=int, metavar="N", help="stop after so many sessions")
+    parser.add_argument("--seed", type=int, metavar="N", help="repeat the sessions of an earlier run")
+    parser.add_argument(
+        "--into", default="findings", metavar="DIR", help="where findings are kept (default: %(default)s)"
+    )
+    parser.add_argument("--stop-after", type=int, metavar="N", help="stop after so many different findings")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=DEFAULT_TIMEOUT_S,
+        metavar="SECONDS",
+        help="how long to wait for an answer before it is a hang (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--allow-writes", action="store_true", help="write also to a server that is running already: data are lost"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Fuzz, print what is found, and return 1 if anything was.
+
+    Raises:
+        UsageError: an argument is wrong, or the server cannot be tested.
+    """
+    limits = Limits(
+        sessions=arguments.sessions,
+        seconds=60.0 if arguments.seconds is None and arguments.sessions is None else arguments.seconds,
+        findings=arguments.stop_after,
+    )
+    if any(limit is not None and limit <= 0 for limit in (limits.sessions, limits.seconds, limits.findings)):
+        raise UsageError("--seconds, --sessions and --stop-after take numbers above 0")
+    seed = random.SystemRandom().getrandbits(32) if arguments.seed is None else arguments.seed
+    folder = Path(arguments.into)
+    source = open_source(parse_server(arguments.spec), allow_writes=arguments.allow_writes)
+    reporter = _Reporter(folder)
+    try:
+        player = Player(ServerTarget(source, timeout_s=arguments.timeout))
+        version = f" ({source.version})" if source.version else ""
+        print(f"{source.name}{version}: seed {seed}{'' if player.ground.writable else ', reading only'}")
+        campaign = Campaign(player, seed=seed, tell=reporter.tell, found=reporter.found)
+        try:
+            campaign.run(limits)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+        reporter.close(campaign.progress)
+        return int(bool(campaign.progress.findings))
+    finally:
+        source.close()
+
+
+class _Reporter:
+    """Prints progress, on a terminal in one line, and each finding once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._next_s = monotonic_s() + TELL_EVERY_S
+        self._live = sys.stderr.isatty()
+
+    def tell(self, progress: Progress) -> None:
+        if self._live and monotonic_s() >= self._next_s:
+            self._next_s = monotonic_s() + TELL_EVERY_S
+            print(f"\r\033[K{_line(progress)}", end="", file=sys.stderr, flush=True)
+
+    def found(self, finding: Finding, player: Player) -> None:
+        place = save(finding, self._folder, transcript=player.transcript, output=player.target.source.output())
+        if self._live:
+            print("\r\033[K", end="", file=sys.stderr)
+        print(f"\n{finding.problem}")
+        if not finding.reproducible:
+            print("  It did not happen again when the same session was repeated.")
+        messages = finding.script.messages
+        print(f"  {messages} message{'' if messages == 1 else 's'}; kept in {place}")
+        print(f"  repeat: nbdtest replay {place}")
+
+    def close(self, progress: Progress) -> None:
+        if self._live:
+            print("\r\033[K", end="", file=sys.stderr)
+        kinds = ", ".join(f"{kind} {count}" for kind, count in progress.played.most_common(9))
+        print(f"{_line(progress)}\n{kinds}")
+
+
+def _line(progress: Progress) -> str:
+    count = len(progress.findings)
+    return (
+        f"{progress.sessions} sessions, {progress.commands} commands in {progress.seconds:.0f} s "
+        f"({progress.rate:.0f} a second), {count} finding{'' if count == 1 else 's'}"
+        f"{f', seen {progress.repeated} more times' if progress.repeated else ''}"
+    )

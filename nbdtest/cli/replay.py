@@ -1,0 +1,56 @@
+"""`nbdtest replay`: plays findings again and says whether they still are what they were."""
+
+import argparse
+from pathlib import Path
+
+from nbdtest.conformance.target import ServerTarget
+from nbdtest.fixtures.parsing import parse_server
+from nbdtest.fixtures.sources import open_source
+from nbdtest.fixtures.subject import DEFAULT_TIMEOUT_S
+from nbdtest.fuzz.finding import Finding, load
+from nbdtest.fuzz.player import Player
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("folder", metavar="FOLDER", nargs="+", help="finding of `nbdtest fuzz`")
+    parser.add_argument("--server", metavar="SPEC", help="play it on this server instead of the one it was found on")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=DEFAULT_TIMEOUT_S,
+        metavar="SECONDS",
+        help="how long to wait for an answer before it is a hang (default: %(default)g)",
+    )
+    parser.add_argument("--allow-writes", action="store_true", help="write also to a server that is running already")
+    parser.add_argument("--transcript", action="store_true", help="show what was exchanged")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Play each finding, and return 1 if any of them still is one.
+
+    Raises:
+        UsageError: a folder holds no finding, or the server cannot be tested.
+    """
+    findings = [load(Path(folder)) for folder in arguments.folder]
+    found = 0
+    for finding in findings:
+        found |= _play(finding, arguments)
+    return found
+
+
+def _play(finding: Finding, arguments: argparse.Namespace) -> bool:
+    source = open_source(parse_server(arguments.server or finding.spec), allow_writes=arguments.allow_writes)
+    try:
+        player = Player(ServerTarget(source, timeout_s=arguments.timeout))
+        problem = player.play(finding.script, record=True, afresh=True)
+    finally:
+        source.close()
+    print(f"{finding.name} on {source.name}: {problem or 'all is well'}")
+    if problem is not None and problem.identity != finding.problem.identity:
+        print(f"  it was: {finding.problem}")
+    if arguments.transcript:
+        print(player.transcript.format())
+    return problem is not None

@@ -1,0 +1,171 @@
+"""A long run: session after session, until the time is up, somebody stops it, or enough has been found.
+
+Sessions come from Hypothesis, which shrinks its own examples and grows a corpus, or from a seeded source of random
+bytes, which is faster. What fails is played again, made small, and handed out as a `Finding`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from nbdtest.fuzz.decoding import COMMAND_BYTES, HEAD_BYTES, script_from
+from nbdtest.fuzz.finding import Finding
+from nbdtest.fuzz.player import Player
+from nbdtest.fuzz.problem import Kind, Problem
+from nbdtest.fuzz.script import Script, Send
+from nbdtest.fuzz.shrinking import shrink
+from nbdtest.net.clock import monotonic_s
+from nbdtest.wire import Cmd
+
+__all__ = ["Campaign", "Limits", "Progress"]
+
+_COMMANDS_EACH = (1, 8, 64, 200, 200)
+"""How many commands a session has: short ones reach the handshake more often, long ones the disk."""
+_VITALS_EVERY = 500
+_HISTORY = 64
+_GROWTH_BYTES = 128 << 20
+_GROWTH_DESCRIPTORS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """When a campaign ends: after so many sessions, or seconds, or different findings; None for never."""
+
+    sessions: int | None = None
+    seconds: float | None = None
+    findings: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """How far a campaign has come."""
+
+    sessions: int = 0
+    commands: int = 0
+    seconds: float = 0.0
+    played: Counter[Cmd] = field(default_factory=Counter)
+    findings: list[Finding] = field(default_factory=list)
+    repeated: int = 0
+    """Sessions that failed in a way that was known already."""
+
+    @property
+    def rate(self) -> float:
+        """Commands a second."""
+        return self.commands / self.seconds if self.seconds else 0.0
+
+
+class Campaign:
+    """Fuzzes one server. `tell` is called now and then; `found` with each new finding."""
+
+    def __init__(
+        self,
+        player: Player,
+        *,
+        seed: int,
+        tell: Callable[[Progress], None] = lambda progress: None,
+        found: Callable[[Finding, Player], None] = lambda finding, player: None,
+    ) -> None:
+        self.player = player
+        self.seed = seed
+        self.progress = Progress()
+        self._tell = tell
+        self._found = found
+        self._known: set[tuple[str, str, str]] = set()
+        self._history: deque[Script] = deque(maxlen=_HISTORY)
+        self._first_vitals = player.target.source.vitals()
+
+    def run(self, limits: Limits) -> Progress:
+        """Play sessions until a limit is reached."""
+        source = random.Random(self.seed)
+        began = monotonic_s()
+        progress = self.progress
+        while not self._over(limits, began):
+            size = source.choice(_COMMANDS_EACH)
+            data = source.randbytes(HEAD_BYTES + COMMAND_BYTES * size)
+            self.play(script_from(data, self.player.ground))
+            progress.seconds = monotonic_s() - began
+            self._tell(progress)
+        return progress
+
+    def play(self, script: Script) -> Problem | None:
+        """Play one session, and look into it if it fails."""
+        progress = self.progress
+        problem = self.player.play(script)
+        progress.sessions += 1
+        progress.commands += script.commands
+        progress.played = self.player.played
+        if problem is None and progress.sessions % _VITALS_EVERY == 0:
+            problem = self._growth()
+        if problem is not None:
+            if problem.identity in self._known:
+                progress.repeated += 1
+            else:
+                self._known.add(problem.identity)
+                self._look_into(script, problem)
+            self._history.clear()
+        else:
+            self._history.append(script)
+        return problem
+
+    def _look_into(self, script: Script, problem: Problem) -> None:
+        """Make the script small and hand out the finding."""
+        last = problem
+
+        def fails(candidate: Script) -> bool:
+            nonlocal last
+            seen = self.player.play(candidate, afresh=True)
+            if seen is None or seen.identity != problem.identity:
+                return False
+            last = seen
+            return True
+
+        reproducible = False
+        if problem.kind is not Kind.GROWTH:
+            for candidate in (script, *self._with_history(script)):
+                if fails(candidate):
+                    script, reproducible = candidate, True
+                    break
+        small = shrink(script, fails) if reproducible else script
+        self.player.play(small, record=True, afresh=True)
+        finding = Finding(
+            problem=last,
+            script=small,
+            spec=self.player.target.source.spec,
+            version=self.player.target.source.version,
+            seed=self.seed,
+            reproducible=reproducible,
+        )
+        self.progress.findings.append(finding)
+        self._found(finding, self.player)
+
+    def _with_history(self, script: Script) -> Iterator[Script]:
+        """Scripts that do what earlier sessions did as well: damage is often seen later than it is done."""
+        earlier = [step for session in self._history for step in session.steps if isinstance(step, Send)]
+        for count in (4, 16, len(earlier)):
+            before = tuple(replace(step, on=0) for step in earlier[-count:])
+            yield Script(openings=script.openings, steps=(*before, *script.steps))
+
+    def _over(self, limits: Limits, began: float) -> bool:
+        progress = self.progress
+        return (
+            (limits.sessions is not None and progress.sessions >= limits.sessions)
+            or (limits.seconds is not None and monotonic_s() - began >= limits.seconds)
+            or (limits.findings is not None and len(progress.findings) >= limits.findings)
+        )
+
+    def _growth(self) -> Problem | None:
+        """Compare what the server uses with what it used at first; every connection has been closed meanwhile."""
+        first, now = self._first_vitals, self.player.target.source.vitals()
+        if first is None or now is None:
+            return None
+        more_bytes = now.resident_bytes - first.resident_bytes
+        more_descriptors = now.descriptors - first.descriptors
+        if more_bytes > _GROWTH_BYTES + self.player.ground.size:
+            return Problem(kind=Kind.GROWTH, rule="the server's memory grows", detail=f"{more_bytes >> 20} MiB more")
+        if more_descriptors > _GROWTH_DESCRIPTORS:
+            detail = f"{more_descriptors} more"
+            return Problem(kind=Kind.GROWTH, rule="the server's open descriptors grow", detail=detail)
+        return None

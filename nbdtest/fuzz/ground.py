@@ -1,0 +1,124 @@
+"""What a session stands on: the facts of an export that decide which commands are legal there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nbdtest.conformance.capability import Capability
+from nbdtest.conformance.target import ServerTarget
+from nbdtest.errors import UsageError
+from nbdtest.fuzz.commands import Command
+from nbdtest.fuzz.script import Mode
+from nbdtest.wire import Cmd, CmdFlag, TransmissionFlag
+
+__all__ = ["CHANGING", "WINDOW", "WITHOUT_RANGE", "Ground", "Law", "survey"]
+
+WINDOW = 4 << 20
+"""Sessions work in the first and the last so many bytes of an export: their contents can be kept in mind."""
+
+_OFFERED = {
+    Cmd.READ: TransmissionFlag(0),
+    Cmd.WRITE: TransmissionFlag(0),
+    Cmd.FLUSH: TransmissionFlag.SEND_FLUSH,
+    Cmd.TRIM: TransmissionFlag.SEND_TRIM,
+    Cmd.CACHE: TransmissionFlag.SEND_CACHE,
+    Cmd.WRITE_ZEROES: TransmissionFlag.SEND_WRITE_ZEROES,
+}
+CHANGING = frozenset({Cmd.WRITE, Cmd.TRIM, Cmd.WRITE_ZEROES})
+"""The commands after which the disk is another."""
+WITHOUT_RANGE = frozenset({Cmd.FLUSH, Cmd.DISC})
+"""The commands that concern no range of the export."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """An export as a fuzzer sees it. `unit` is the alignment; `maximum` the largest payload that has to be served."""
+
+    size: int
+    flags: TransmissionFlag
+    unit: int = 1
+    maximum: int = 32 << 20
+    modes: tuple[Mode, ...] = (Mode.SIMPLE,)
+    contexts: bool = False
+    by_export_name: bool = False
+    writable: bool = False
+
+    @property
+    def windows(self) -> tuple[tuple[int, int], ...]:
+        """The stretches that sessions work in, as (start, end)."""
+        size = self.size - self.size % self.unit
+        if size <= 2 * WINDOW:
+            return ((0, size),)
+        return (0, WINDOW), (size - WINDOW - size % WINDOW % self.unit, size)
+
+    @property
+    def read_only(self) -> bool:
+        """Whether writes have to be refused."""
+        return bool(self.flags & TransmissionFlag.READ_ONLY)
+
+
+class Law:
+    """Which commands are legal on one connection: what was advertised there, and whether contexts were selected."""
+
+    def __init__(self, ground: Ground, flags: TransmissionFlag, *, contexts: bool) -> None:
+        self._size = ground.size
+        self._odd = ground.unit - 1
+        self._maximum = ground.maximum
+        self._read_only = bool(flags & TransmissionFlag.READ_ONLY)
+        everywhere = CmdFlag.FUA.value if flags & TransmissionFlag.SEND_FUA else 0
+        self._flags = {int(kind): everywhere for kind in Cmd}
+        if flags & TransmissionFlag.SEND_DF:
+            self._flags[Cmd.READ] |= CmdFlag.DF.value
+        if flags & TransmissionFlag.SEND_FAST_ZERO:
+            self._flags[Cmd.WRITE_ZEROES] |= CmdFlag.FAST_ZERO.value
+        self._flags[Cmd.WRITE_ZEROES] |= CmdFlag.NO_HOLE.value
+        self._flags[Cmd.BLOCK_STATUS] |= CmdFlag.REQ_ONE.value
+        self._offered = {int(kind) for kind, needed in _OFFERED.items() if not needed & ~flags}
+        if contexts:
+            self._offered.add(Cmd.BLOCK_STATUS.value)
+
+    def objection(self, command: Command) -> str:
+        """Say why `command` is not legal here, "" if it is."""
+        kind = int(command.type)
+        if kind not in self._offered:
+            if kind == Cmd.BLOCK_STATUS:
+                return "no metadata context was negotiated"
+            return "the command is not offered" if kind in _OFFERED else "the command is unknown"
+        if self._read_only and kind in CHANGING:
+            return "the export is read-only"
+        ranged = kind not in WITHOUT_RANGE
+        if ranged and command.offset + command.length > self._size:
+            return "it reaches past the end"
+        if command.flags and int(command.flags) & ~self._flags[kind]:
+            return "a flag does not belong there"
+        if ranged:
+            if not command.length:
+                return "it has no length"
+            if (command.offset | command.length) & self._odd:
+                return "it is misaligned"
+            if command.length > self._maximum and kind in (Cmd.READ, Cmd.WRITE):
+                return "its payload is too large"
+        return ""
+
+
+def survey(target: ServerTarget) -> Ground:
+    """Find out what a session can do with `target`.
+
+    Raises:
+        TransportError: it cannot be reached.
+        UsageError: it has no export that can be opened.
+    """
+    facts = target.facts
+    if facts.trouble or Capability.EXPORT not in facts.capabilities:
+        raise UsageError(f"{target.source.name}: {facts.trouble or 'no export can be opened'}")
+    structured = Capability.STRUCTURED in facts.capabilities
+    return Ground(
+        size=facts.size,
+        flags=facts.structured_flags | facts.flags if structured else facts.flags,
+        unit=facts.minimum_block,
+        maximum=min(facts.maximum_payload, 32 << 20),
+        modes=tuple(Mode(mode) for mode in target.modes),
+        contexts="base:allocation" in facts.contexts,
+        by_export_name=Capability.FIXED_NEWSTYLE in facts.capabilities,
+        writable=target.source.writable and Capability.READ_ONLY not in facts.capabilities,
+    )

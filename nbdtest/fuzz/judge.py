@@ -1,0 +1,270 @@
+"""Whether an answer is one that the specification allows, given what the disk holds. Keeps the shadow up to date.
+
+It is lenient where honest servers differ: which error, whether an odd flag is refused, where extents are cut.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from nbdtest.fuzz.commands import Command
+from nbdtest.fuzz.exchange import Answer
+from nbdtest.fuzz.ground import CHANGING, WITHOUT_RANGE, Law
+from nbdtest.fuzz.problem import Kind, Problem
+from nbdtest.fuzz.script import Mode
+from nbdtest.fuzz.shadow import Shadow
+from nbdtest.wire import Cmd, CmdFlag, Errno, ReplyType, State
+
+__all__ = ["Judge"]
+
+_DATA, _HOLE, _NONE = ReplyType.OFFSET_DATA.value, ReplyType.OFFSET_HOLE.value, ReplyType.NONE.value
+_STATUS, _STATUS_EXT = ReplyType.BLOCK_STATUS.value, ReplyType.BLOCK_STATUS_EXT.value
+_ERROR, _ERROR_OFFSET = ReplyType.ERROR.value, ReplyType.ERROR_OFFSET.value
+_ERROR_BIT = 0x8000
+_DONE = 1
+_READ, _BLOCK_STATUS = Cmd.READ, Cmd.BLOCK_STATUS
+_HOLE_PAYLOAD = struct.Struct(">QI")
+_ERROR_PAYLOAD = struct.Struct(">IH")
+_KNOWN_ERRORS = frozenset(int(error) for error in Errno)
+_MUST_BE_REFUSED = {
+    "the command is unknown": "ERR-029",
+    "no metadata context was negotiated": "META-008",
+    "the export is read-only": "ERR-026",
+}
+_MISTAKEN_SUCCESS = "it succeeds although "
+
+
+class Judge:
+    """Judges the answers on one connection to an export of `size` bytes; `contexts` are those selected, name -> id."""
+
+    def __init__(self, law: Law, size: int, shadow: Shadow, mode: Mode, contexts: dict[str, int]) -> None:
+        self.objection = law.objection
+        self._size = size
+        self._shadow = shadow
+        self._mode = mode
+        self._contexts = contexts
+        self._allocation = contexts.get("base:allocation")
+
+    def judge(self, command: Command, answer: Answer) -> Problem | None:
+        """Say what is wrong with `answer`, if anything."""
+        if not self.objection(command) and self._is_plain(command, answer):
+            return None
+        wrong = self._form(command, answer)
+        if wrong is None:
+            error = self._error_of(answer)
+            wrong = self._refused(command, error) if error else self._served(command, answer)
+        if wrong is None:
+            return None
+        rule, requirement, detail = wrong
+        kind = Kind.WRONG_DATA if rule.startswith("the data") else Kind.WRONG_REPLY
+        shown = f"{command!r}{f': {detail}' if detail else ''}"
+        return Problem(kind=kind, rule=rule, about=str(command.type), requirement=requirement, detail=shown)
+
+    def _is_plain(self, command: Command, answer: Answer) -> bool:
+        """Whether it is the ordinary, successful reply to a legal command, with the right data."""
+        kind = command.type
+        if kind is _READ:
+            if answer.error == 0 and self._mode is Mode.SIMPLE:
+                data = answer.data
+            elif len(answer.chunks) == 1 and answer.chunks[0][:2] == (_DONE, _DATA):
+                payload = answer.chunks[0][2]
+                data = payload[8:]
+                if int.from_bytes(payload[:8], "big") != command.offset or answer.offsets_differ:
+                    return False
+            else:
+                return False
+            return len(data) == command.length and self._shadow.compare(command.offset, data) is None
+        if answer.error != 0 or answer.chunks or kind is _BLOCK_STATUS:
+            return False
+        self._carried_out(command)
+        return True
+
+    def _carried_out(self, command: Command) -> None:
+        """Do to the shadow what the server says it has done."""
+        match command.type:
+            case Cmd.WRITE:
+                self._shadow.write(command.offset, command.data)
+            case Cmd.WRITE_ZEROES:
+                self._shadow.zero(command.offset, command.length)
+            case Cmd.TRIM:
+                self._shadow.forget(command.offset, command.length)
+
+    # Whether the reply is well-formed, whatever it says.
+
+    def _form(self, command: Command, answer: Answer) -> tuple[str, str, str] | None:
+        if answer.simple:
+            if self._mode is Mode.STRUCTURED and command.type == Cmd.READ:
+                return "a READ gets a simple reply after structured replies were agreed on", "RPL-022", ""
+            if self._mode is Mode.STRUCTURED and command.type == Cmd.BLOCK_STATUS and not answer.error:
+                return "the reply is not structured", "META-009", ""
+            if answer.error not in _KNOWN_ERRORS:
+                return "the error value is not one of the protocol's", "ERR-001", str(answer.error)
+            return None
+        if answer.offsets_differ:
+            return "a chunk does not echo the request's offset", "", ""
+        for number, (flags, kind, payload) in enumerate(answer.chunks):
+            if flags & ~_DONE:
+                return "a chunk has an unknown reply flag", "RPL-036", f"0x{flags:x}"
+            if (reason := self._chunk_form(command, kind, payload)) is not None:
+                return reason
+            if kind == _NONE and number < len(answer.chunks) - 1:
+                return "a NONE chunk is not the last", "RPL-053", ""
+        return None
+
+    def _chunk_form(self, command: Command, kind: int, payload: bytes) -> tuple[str, str, str] | None:
+        size = len(payload)
+        if kind == _NONE:
+            return ("a NONE chunk has a payload", "RPL-052", "") if size else None
+        if kind in (_DATA, _HOLE) and command.type != Cmd.READ:
+            return "a content chunk answers what is no READ", "RPL-072", ""
+        if kind == _DATA:
+            return ("a data chunk has no data", "RPL-060", "") if size < 9 else None
+        if kind == _HOLE:
+            return ("a hole chunk has the wrong length", "RPL-065", str(size)) if size != 12 else None
+        if kind in (_STATUS, _STATUS_EXT):
+            return self._status_form(command, kind, size)
+        if kind in (_ERROR, _ERROR_OFFSET):
+            return self._error_form(kind, payload)
+        if kind & _ERROR_BIT:
+            return None
+        return "a chunk has a type that nobody assigned", "RPL-071", f"0x{kind:x}"
+
+    def _status_form(self, command: Command, kind: int, size: int) -> tuple[str, str, str] | None:
+        if command.type != Cmd.BLOCK_STATUS:
+            return "a status chunk answers what is no BLOCK_STATUS", "", ""
+        if (kind == _STATUS_EXT) is not (self._mode is Mode.EXTENDED):
+            return "a status chunk has the width of other headers", "RPL-091", ""
+        front, each = (8, 16) if kind == _STATUS_EXT else (4, 8)
+        if size < front + each or (size - front) % each:
+            return "a status chunk has a length that no list of extents has", "RPL-080", str(size)
+        return None
+
+    @staticmethod
+    def _error_form(kind: int, payload: bytes) -> tuple[str, str, str] | None:
+        tail = 8 if kind == _ERROR_OFFSET else 0
+        if len(payload) < _ERROR_PAYLOAD.size + tail:
+            return "an error chunk is too short", "RPL-102", str(len(payload))
+        error, text = _ERROR_PAYLOAD.unpack_from(payload)
+        if len(payload) != _ERROR_PAYLOAD.size + text + tail:
+            return "an error chunk's text has another length than announced", "RPL-107", ""
+        if error == 0:
+            return "an error chunk says success", "RPL-106", ""
+        if error not in _KNOWN_ERRORS:
+            return "the error value is not one of the protocol's", "ERR-001", str(error)
+        return None
+
+    @staticmethod
+    def _error_of(answer: Answer) -> int:
+        if answer.simple:
+            return answer.error or 0
+        for _, kind, payload in answer.chunks:
+            if kind & _ERROR_BIT:
+                return int.from_bytes(payload[:4], "big") or Errno.EIO
+        return 0
+
+    # Whether it is what should be said.
+
+    def _refused(self, command: Command, error: int) -> tuple[str, str, str] | None:
+        if command.type in CHANGING:
+            self._shadow.forget(command.offset, command.length)
+        if self.objection(command):
+            return None
+        if error == Errno.ENOTSUP and command.flags & CmdFlag.FAST_ZERO:
+            return None
+        if error in (Errno.ENOMEM, Errno.ESHUTDOWN):
+            return None
+        if error == Errno.EOVERFLOW and command.flags & CmdFlag.DF:
+            return None
+        return "a legal request is refused", "", str(Errno(error))
+
+    def _served(self, command: Command, answer: Answer) -> tuple[str, str, str] | None:
+        objection = self.objection(command)
+        if objection == "it reaches past the end" and command.length:
+            return _MISTAKEN_SUCCESS + objection, "SIZE-040", ""
+        if objection in _MUST_BE_REFUSED:
+            return _MISTAKEN_SUCCESS + objection, _MUST_BE_REFUSED[objection], ""
+        if command.type in WITHOUT_RANGE or not command.length:
+            return None
+        if command.type is _READ:
+            return self._read(command, answer)
+        if command.type is _BLOCK_STATUS:
+            return self._block_status(command, answer)
+        self._carried_out(command)
+        return None
+
+    def _read(self, command: Command, answer: Answer) -> tuple[str, str, str] | None:
+        if answer.simple:
+            data = answer.data
+        else:
+            covered: list[tuple[int, int]] = []
+            whole = bytearray(command.length)
+            for start, part in self._content(answer):
+                end = start + len(part)
+                if start < command.offset or end > command.end:
+                    return "a content chunk lies outside the request", "RPL-062", f"[{start}, {end})"
+                if start == end:
+                    return "a hole chunk has no length", "RPL-070", ""
+                covered.append((start, end))
+                whole[start - command.offset : end - command.offset] = part
+            covered.sort()
+            at = command.offset
+            for start, end in covered:
+                if start < at:
+                    return "content chunks overlap", "RPL-063", f"[{start}, {end})"
+                if start > at:
+                    break
+                at = end
+            if at < command.end:
+                return "not every byte is described", "CMD-031", f"{at} is not"
+            if command.flags & CmdFlag.DF and len(covered) > 1:
+                return "a READ with DF is fragmented", "CMD-050", ""
+            data = bytes(whole)
+        wrong = self._shadow.compare(command.offset, data)
+        if wrong is None:
+            return None
+        return "the data is not what was written", "", f"first at {wrong}"
+
+    @staticmethod
+    def _content(answer: Answer) -> Iterator[tuple[int, bytes]]:
+        for _, kind, payload in answer.chunks:
+            if kind == _DATA:
+                yield int.from_bytes(payload[:8], "big"), payload[8:]
+            elif kind == _HOLE:
+                offset, length = _HOLE_PAYLOAD.unpack(payload)
+                yield offset, bytes(min(length, 1 << 24))
+
+    def _block_status(self, command: Command, answer: Answer) -> tuple[str, str, str] | None:
+        seen: set[int] = set()
+        for _, kind, payload in answer.chunks:
+            if kind not in (_STATUS, _STATUS_EXT):
+                continue
+            context = int.from_bytes(payload[:4], "big")
+            if context in seen:
+                return "a context is described twice", "RPL-081", ""
+            seen.add(context)
+            wide = kind == _STATUS_EXT
+            if wide and int.from_bytes(payload[4:8], "big") != (len(payload) - 8) // 16:
+                return "the number of extents is not the announced one", "", ""
+            rows = struct.iter_unpack(">QQ" if wide else ">II", payload[8 if wide else 4 :])
+            if (reason := self._extents(command, context, list(rows))) is not None:
+                return reason
+        if seen != set(self._contexts.values()):
+            return "not exactly the selected contexts are described", "RPL-081", f"ids {sorted(seen)}"
+        return None
+
+    def _extents(self, command: Command, context: int, extents: list[tuple[int, int]]) -> tuple[str, str, str] | None:
+        at = command.offset
+        for number, (length, status) in enumerate(extents):
+            if not length:
+                return "an extent has no length", "RPL-083", ""
+            if at >= command.end and number:
+                return "an extent begins behind the request", "RPL-086", f"at {at}"
+            if context == self._allocation and status & State.ZERO:
+                wrong = self._shadow.first_nonzero(at, min(length, self._size - at))
+                if wrong is not None:
+                    return "the data is not zero where an extent says so", "META-036", f"at {wrong}"
+            at += length
+        if command.flags & CmdFlag.REQ_ONE and (len(extents) > 1 or at > command.end):
+            return "REQ_ONE does not get one extent within the request", "META-006", ""
+        return None

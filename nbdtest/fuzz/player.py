@@ -1,0 +1,309 @@
+"""Plays scripts on a server: opens connections, sends what the script says, has the answers judged.
+
+One player lives as long as a campaign: it remembers what the disk holds, and looks after the server between sessions.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+
+from nbdtest.conformance.capability import Capability
+from nbdtest.conformance.session import Session
+from nbdtest.conformance.target import ServerTarget
+from nbdtest.conformance.verdict import Complaint, Hangup, NotApplicable
+from nbdtest.errors import NBDTestError, PeerViolation, TransportError
+from nbdtest.fuzz.commands import PERIOD, Command
+from nbdtest.fuzz.exchange import Exchange, Log
+from nbdtest.fuzz.ground import CHANGING, WITHOUT_RANGE, Ground, Law, survey
+from nbdtest.fuzz.judge import Judge
+from nbdtest.fuzz.problem import Kind, Problem, Trouble
+from nbdtest.fuzz.script import Hostile, Leave, Mode, Opening, Script, Send, Way
+from nbdtest.fuzz.shadow import Shadow
+from nbdtest.wire import (
+    Cmd,
+    ExtendedReplyHeader,
+    ExtendedRequest,
+    Opt,
+    Option,
+    Record,
+    Request,
+    Sender,
+    SimpleReply,
+    StructuredReplyHeader,
+    Transcript,
+    TransmissionFlag,
+    decode_option_data,
+    dump,
+)
+
+__all__ = ["Player", "waves"]
+
+_MOST_IN_FLIGHT = 64
+_MOST_BYTES_IN_FLIGHT = 96 << 10
+"""In each direction: less than a socket's buffers hold, so that neither side waits for the other for ever."""
+_FLUSH = Command(type=Cmd.FLUSH)
+_SANITIZER_WORDS = ("AddressSanitizer", "UndefinedBehaviorSanitizer", "ThreadSanitizer", "runtime error:")
+
+
+class _Tolerated(Exception):
+    """The server hung up after something that no client may send."""
+
+
+@dataclass(slots=True)
+class _Line:
+    """One open connection."""
+
+    exchange: Exchange
+    judge: Judge
+
+
+class Player:
+    """Plays sessions on `target`. `played` counts commands by type, for progress."""
+
+    def __init__(self, target: ServerTarget) -> None:
+        self.target = target
+        self.ground: Ground = survey(target)
+        self.shadow = Shadow(self.ground)
+        self.played: Counter[Cmd] = Counter()
+        self._shift = 0
+        self.transcript = Transcript()
+        """The last session that was played with `record`."""
+
+    def play(self, script: Script, *, record: bool = False, afresh: bool = False) -> Problem | None:
+        """Play one session and say what the server did wrong, if anything.
+
+        With `afresh` nothing is taken for known that the session itself has not written or read, and it writes other
+        bytes than the last time: where a write that got lost leaves the same bytes behind, nobody would see it.
+        """
+        if afresh:
+            self.shadow.forget_all()
+            self._shift = (self._shift + 1) % PERIOD
+            script = _shifted(script, self._shift)
+        self.target.begin("fuzz")
+        logs: list[Log] = []
+        suspicious = any(isinstance(step, Hostile) for step in script.steps)
+        try:
+            with ExitStack() as stack:
+                problem = self._play(script, stack, logs if record else None)
+        except Trouble as trouble:
+            problem = trouble.problem
+        except _Tolerated:
+            suspicious, problem = True, None
+        except NotApplicable:
+            problem = None
+        except Complaint as complaint:
+            problem = Problem(kind=Kind.WRONG_REPLY, rule="the handshake fails", detail=str(complaint))
+        except TransportError as error:
+            problem = Problem(kind=Kind.DEATH, rule="the server takes no connection", detail=str(error))
+        if record:
+            self._keep_transcript(logs)
+        self.target.end()
+        if problem is None and not suspicious:
+            return None
+        self.shadow.forget_all()
+        return self._post_mortem(problem)
+
+    def trouble(self) -> Problem | None:
+        """Say whether the server has died or no longer answers; it is started again then."""
+        return self._post_mortem(None)
+
+    # One session.
+
+    def _play(self, script: Script, stack: ExitStack, logs: list[Log] | None) -> Problem | None:
+        lines: dict[int, _Line | None] = {}
+        # What one connection has written need not be seen by another before a FLUSH. CMD-078, FLAG-022
+        several = len(script.openings) > 1 and TransmissionFlag.SEND_FLUSH in self.ground.flags
+        for step in script.steps:
+            if isinstance(step, Hostile) and step.early:
+                self._knock(step.data)
+                continue
+            if step.on not in lines:
+                lines[step.on] = self._open(script.openings[step.on], stack)
+                if logs is not None and (line := lines[step.on]) is not None:
+                    line.exchange.log = []
+                    logs.append(line.exchange.log)
+            line = lines[step.on]
+            if line is None:
+                continue
+            match step:
+                case Send(commands=commands):
+                    if several:
+                        commands = (*commands, _FLUSH)
+                    if (problem := self._send(line, commands)) is not None:
+                        return problem
+                case Hostile(data=data):
+                    with suppress(Trouble):
+                        line.exchange.send(data)
+                    lines[step.on] = None
+                case Leave(way=way):
+                    self._leave(line, way)
+                    lines[step.on] = None
+        for line in lines.values():
+            if line is not None:
+                if surplus := line.exchange.surplus:
+                    rule = "more comes than was asked for"
+                    return Problem(kind=Kind.OUT_OF_STEP, rule=rule, detail=surplus[:64].hex(" "))
+                self._leave(line, Way.DISC)
+        return None
+
+    def _open(self, opening: Opening, stack: ExitStack) -> _Line:
+        try:
+            return self._shake_hands(opening, stack)
+        except Hangup:
+            if any(map(_is_malformed, opening.options)):
+                raise _Tolerated from None  # TERM-034
+            raise
+
+    def _shake_hands(self, opening: Opening, stack: ExitStack) -> _Line:
+        target = self.target
+        session: Session
+        if not target.has(Capability.NEWSTYLE):
+            session = stack.enter_context(target.peer.transmitting())
+        else:
+            nego = stack.enter_context(target.peer.negotiating())
+            for option in opening.options:
+                nego.option(option.option, option.data)
+            if opening.mode is not Mode.SIMPLE:
+                wanted = Opt.EXTENDED_HEADERS if opening.mode is Mode.EXTENDED else Opt.STRUCTURED_REPLY
+                if not nego.option(wanted).is_ack:
+                    raise NotApplicable(f"{wanted} is refused")
+            if opening.contexts:
+                nego.set_meta(target.export, "base:allocation")
+            if opening.by_export_name or not target.has(Capability.GO):
+                session = target.peer.begin_by_export_name(nego, target.export)
+            else:
+                session = target.peer.begin_transmission(nego, target.export)
+        exchange = Exchange(session.peer.stream, opening.mode, timeout_s=target.timeout_s)
+        law = Law(self.ground, session.flags, contexts=bool(session.contexts))
+        return _Line(exchange, Judge(law, self.ground.size, self.shadow, opening.mode, session.contexts))
+
+    def _send(self, line: _Line, commands: Sequence[Command]) -> Problem | None:
+        judge = line.judge.judge
+        for wave in waves(commands):
+            try:
+                answers = line.exchange.run(wave)
+            except Trouble as trouble:
+                for command in wave:
+                    if command.type in CHANGING:
+                        self.shadow.forget(command.offset, command.length)
+                if trouble.problem.kind is Kind.HUNG_UP and any(map(line.judge.objection, wave)):
+                    raise _Tolerated from None  # TERM-034
+                raise
+            for command, answer in zip(wave, answers, strict=True):
+                self.played[command.type] += 1
+                if (problem := judge(command, answer)) is not None:
+                    return problem
+        return None
+
+    def _knock(self, data: bytes) -> None:
+        """Send `data` in answer to the greeting, look at what comes, and leave."""
+        with suppress(Complaint, NotApplicable), self.target.peer.greeted() as (peer, _):
+            peer.send(data)
+            peer.stream.half_close()
+            peer.receive_to_end()
+
+    @staticmethod
+    def _leave(line: _Line, way: Way) -> None:
+        with suppress(Trouble, NBDTestError):
+            if way is Way.DISC:
+                line.exchange.send(Command(type=Cmd.DISC).encode(0))
+            line.exchange.stream.cut(rst=way is Way.RST and line.exchange.stream.can_reset)
+
+    # After a session.
+
+    def _post_mortem(self, problem: Problem | None) -> Problem | None:
+        """Look after the server: what killed it matters more than what it said last."""
+        source = self.target.source
+        output = source.output()
+        report = next((line for line in output.splitlines() if any(word in line for word in _SANITIZER_WORDS)), "")
+        about = problem.about if problem is not None else ""
+        obituary = source.obituary()
+        seen = str(problem) if problem is not None else ""
+        if report:
+            problem = Problem(kind=Kind.SANITIZER, rule="a sanitizer complains", about=about, detail=report)
+        elif obituary:
+            detail = "; ".join(filter(None, (obituary, seen)))
+            problem = Problem(kind=Kind.DEATH, rule="the server dies", about=about, detail=detail)
+        elif trouble := self.target.trouble():
+            rule = "the server no longer serves a new client"
+            problem = Problem(kind=Kind.HANG, rule=rule, about=about, detail="; ".join(filter(None, (trouble, seen))))
+        else:
+            return problem
+        source.revive()
+        return problem
+
+    def _keep_transcript(self, logs: Sequence[Log]) -> None:
+        """Join what the handshakes left in the target's transcript with what the exchanges logged."""
+        self.transcript = Transcript(self.target.transcript)
+        for number, log in enumerate(logs):
+            for when, sent, data in log:
+                self.transcript.add(
+                    Record(
+                        connection=number,
+                        sender=Sender.CLIENT if sent else Sender.SERVER,
+                        time_s=when - self.target.peer.started_s,
+                        data=data,
+                        summary=_summary(sent, data),
+                    )
+                )
+
+
+def waves(commands: Sequence[Command]) -> Iterator[list[Command]]:
+    """Cut `commands` into groups whose outcome does not depend on the order in which a server carries them out."""
+    wave: list[Command] = []
+    reads: list[tuple[int, int]] = []
+    changes: list[tuple[int, int]] = []
+    there = back = 0
+    for command in commands:
+        start, length, kind = command.offset, command.length, command.type
+        end = start + length
+        ranged = kind not in WITHOUT_RANGE
+        conflict = ranged and (_touches(start, end, changes) or (kind in CHANGING and _touches(start, end, reads)))
+        there += length if kind is Cmd.WRITE else 0
+        back += length if kind is Cmd.READ else 0
+        if wave and (conflict or len(wave) == _MOST_IN_FLIGHT or max(there, back) > _MOST_BYTES_IN_FLIGHT):
+            yield wave
+            wave, reads, changes = [], [], []
+            there = length if kind is Cmd.WRITE else 0
+            back = length if kind is Cmd.READ else 0
+        wave.append(command)
+        if ranged:
+            (changes if kind in CHANGING else reads).append((start, end))
+    if wave:
+        yield wave
+
+
+def _touches(start: int, end: int, ranges: list[tuple[int, int]]) -> bool:
+    return any(start < last and first < end for first, last in ranges)
+
+
+def _shifted(script: Script, shift: int) -> Script:
+    """The script with other bytes in its writes."""
+    steps = tuple(
+        replace(
+            step, commands=tuple(replace(c, seed=c.seed + shift) if c.type is Cmd.WRITE else c for c in step.commands)
+        )
+        if isinstance(step, Send)
+        else step
+        for step in script.steps
+    )
+    return replace(script, steps=steps)
+
+
+def _is_malformed(option: Option) -> bool:
+    try:
+        decode_option_data(option)
+    except PeerViolation:
+        return True
+    return False
+
+
+def _summary(sent: bool, data: bytes) -> str:
+    """Name a request or reply by its header, if it begins with one."""
+    for kind in (Request, ExtendedRequest) if sent else (SimpleReply, StructuredReplyHeader, ExtendedReplyHeader):
+        with suppress(PeerViolation):
+            return dump(kind.decode(data[: kind.wire_size()]))
+    return f"{len(data)} bytes"

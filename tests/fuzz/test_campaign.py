@@ -1,0 +1,120 @@
+"""Random sessions find deliberate bugs quickly, make them small, keep them, and find nothing where nothing is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from nbdtest.cli import main
+from nbdtest.conformance.target import ServerTarget
+from nbdtest.errors import UsageError
+from nbdtest.fixtures.parsing import parse_server
+from nbdtest.fixtures.sources import open_source
+from nbdtest.fuzz.campaign import Campaign, Limits
+from nbdtest.fuzz.finding import Finding, load, save
+from nbdtest.fuzz.player import Player
+from nbdtest.fuzz.problem import Kind, Problem
+from nbdtest.fuzz.script import Script
+from nbdtest.wire import Transcript
+
+
+@contextmanager
+def player_on(spec: str, *, timeout_s: float = 5.0) -> Iterator[Player]:
+    source = open_source(parse_server(spec), allow_writes=False)
+    try:
+        yield Player(ServerTarget(source, timeout_s=timeout_s))
+    finally:
+        source.close()
+
+
+def test_the_correct_server_is_not_accused() -> None:
+    with player_on("builtin") as player:
+        campaign = Campaign(player, seed=7)
+        progress = campaign.run(Limits(sessions=60))
+    assert [str(finding.problem) for finding in progress.findings] == []
+    assert progress.commands > 1000
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("spec", ["nbdkit", "qemu-nbd", "nbd-server"])
+def test_released_servers_are_not_accused(spec: str) -> None:
+    with player_on(spec) as player:
+        progress = Campaign(player, seed=7).run(Limits(sessions=60))
+    assert [str(finding.problem) for finding in progress.findings] == []
+
+
+BUGS = {
+    "data.writes-forgotten": (Kind.WRONG_DATA, 2),
+    "data.zeroes-forgotten": (Kind.WRONG_DATA, 3),
+    "data.zeroes-too-much": (Kind.WRONG_DATA, 3),
+    "data.private-caches": (Kind.WRONG_DATA, 3),
+    "command.unknown-succeeds": (Kind.WRONG_REPLY, 1),
+    "command.flush-fails": (Kind.WRONG_REPLY, 1),
+}
+"""Mutants, what is found of them, and how many messages are enough to show it."""
+
+
+@pytest.mark.parametrize("mutant", BUGS)
+def test_a_bug_is_found_made_small_and_found_again(mutant: str, tmp_path: Path) -> None:
+    kind, most = BUGS[mutant]
+    kept: list[Path] = []
+
+    def keep(finding: Finding, player: Player) -> None:
+        kept.append(save(finding, tmp_path, transcript=player.transcript, output=player.target.source.output()))
+
+    with player_on(f"builtin:{mutant}") as player:
+        progress = Campaign(player, seed=1, found=keep).run(Limits(sessions=80, findings=1))
+    (finding,) = progress.findings
+    assert finding.reproducible
+    assert finding.problem.kind is kind
+    assert finding.script.messages <= most
+    assert load(kept[0]) == finding
+    assert Transcript.from_json_lines((kept[0] / "session.jsonl").read_text())
+    compile((kept[0] / "test_finding.py").read_text(), "test_finding.py", "exec")
+
+
+def test_the_command_line_finds_keeps_and_replays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    into = str(tmp_path / "found")
+    arguments = ["--sessions", "40", "--stop-after", "1", "--seed", "1", "--into", into]
+    assert main(["fuzz", "builtin:command.unknown-succeeds", *arguments]) == 1
+    shown = capsys.readouterr().out
+    assert "it succeeds although the command is unknown [ERR-029]" in shown
+    (folder,) = Path(into).iterdir()
+    assert f"nbdtest replay {folder}" in shown
+    assert main(["replay", str(folder)]) == 1
+    assert "it succeeds although the command is unknown" in capsys.readouterr().out
+    assert main(["replay", str(folder), "--server", "builtin"]) == 0
+    assert "all is well" in capsys.readouterr().out
+
+
+def test_the_command_line_says_when_nothing_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fuzz", "builtin", "--sessions", "5", "--seed", "1", "--into", str(tmp_path)]) == 0
+    assert "0 findings" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("wrong", [["--sessions", "0"], ["--seconds", "-1"], ["--stop-after", "0"]], ids=" ".join)
+def test_a_limit_of_nothing_is_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fuzz", "builtin", *wrong]) == 2
+    assert "take numbers above 0" in capsys.readouterr().err
+
+
+def test_equal_problems_have_equal_names() -> None:
+    def named(rule: str, detail: str) -> str:
+        problem = Problem(kind=Kind.WRONG_DATA, rule=rule, about="CMD_READ", detail=detail)
+        return Finding(problem=problem, script=Script(), spec="x").name
+
+    assert named("the data is wrong", "at 5") == named("the data is wrong", "at 6")
+    assert named("the data is wrong", "") != named("the data is late", "")
+    assert named("the data is wrong", "").startswith("wrong-data-read-")
+
+
+@pytest.mark.parametrize("text", [None, "", "{}", "[]", '{"problem": 5}'], ids=repr)
+def test_what_is_no_finding_is_refused(text: str | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "finding.json").write_text(text)
+    with pytest.raises(UsageError, match="no finding"):
+        load(tmp_path)
