@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
+from nbdtest.conformance.ability import Ability
 from nbdtest.conformance.capability import Capability
 from nbdtest.conformance.catalogue import Requirement, requirement
 from nbdtest.errors import UsageError
@@ -25,6 +26,8 @@ __all__ = ["Check", "check", "checks_in", "each_check", "select"]
 
 _ID = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9][a-z0-9-]*")
 _PACKAGES = {"server": "nbdtest.conformance.server", "client": "nbdtest.conformance.client"}
+Need: TypeAlias = Capability | Ability
+"""What a check may need of a server, or of a client."""
 _STRENGTH = (Level.MAY, Level.SHOULD, Level.MUST)
 
 
@@ -32,7 +35,8 @@ _STRENGTH = (Level.MAY, Level.SHOULD, Level.MUST)
 class Check:
     """One rule of the specification, and the probe that shows whether a target obeys it.
 
-    `legal` says whether a client may send what the probe sends: an illegal probe tolerates being hung up on. `writes`
+    `legal` says whether a client may send what the probe sends: an illegal probe tolerates being hung up on. Of a check
+    for clients it says whether the server in it is a correct one. `writes`
     says whether it changes the export. `hostile` ones are followed by a look whether the target still serves.
     """
 
@@ -40,7 +44,7 @@ class Check:
     role: str
     proves: tuple[str, ...]
     legal: bool
-    needs: tuple[Capability, ...] = ()
+    needs: tuple[Need, ...] = ()
     writes: bool = False
     hostile: bool = False
     stated_level: Level | None = None
@@ -78,7 +82,7 @@ def check(
     *,
     proves: Sequence[str],
     legal: bool,
-    needs: Sequence[Capability] = (),
+    needs: Sequence[Need] = (),
     writes: bool = False,
     hostile: bool | None = None,
     level: Level | None = None,

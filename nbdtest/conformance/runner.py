@@ -64,6 +64,7 @@ def _missing(check: Check, target: ServerTarget) -> _Verdict | None:
     trouble = target.facts.trouble
     needs = (*check.needs, Capability.WRITABLE) if check.writes else check.needs
     for capability in needs:
+        assert isinstance(capability, Capability)
         if not target.has(capability):
             return _Verdict(Outcome.SKIPPED, check.level, trouble or capability.value)
     return None

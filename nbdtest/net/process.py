@@ -1,4 +1,4 @@
-"""Servers as child processes: on stdin and stdout, by socket activation, or listening at an address.
+"""Servers as child processes: on stdin and stdout, by socket activation, or listening at an address; and clients.
 
 Which program it is, and what it speaks, is not known here.
 """
@@ -27,6 +27,7 @@ __all__ = [
     "Process",
     "ProcessDied",
     "start_activated",
+    "start_command",
     "start_listening",
     "start_on_stdio",
 ]
@@ -113,6 +114,18 @@ class Process:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def start_command(argv: Sequence[str], *, environment: Mapping[str, str] | None = None) -> Process:
+    """Start a program that does its work and ends, such as a client. Its stdin is empty.
+
+    Raises:
+        CannotStart: the command cannot be run.
+    """
+    child = Child(argv, environment)
+    process = Process(child)
+    child.start({}, activated=False)
+    return process
 
 
 def start_on_stdio(
