@@ -33,8 +33,8 @@ INTRODUCTION = """# Cookbook of the fake server
 
 Recipes for testing NBD clients with `nbdtest.fakeserver`: a server that answers correctly until a test tells it not to.
 Each is a test file in [cookbook](cookbook) that runs as it stands; `fake_nbd_server` is a fixture that nbdtest's pytest
-plugin brings, and `with FakeServer(...) as server:` is the same outside of pytest. At its end a test fails for rules that
-never acted, exceptions in scripts, and violations of the protocol by the client.
+plugin brings, and `with FakeServer(...) as server:` is the same outside of pytest. At its end a test fails for rules
+that never acted, exceptions in scripts, and violations of the protocol by the client.
 
 """
 
