@@ -350,7 +350,7 @@ class TestOptionMode:
         errors: list[int] = []
         h.aio_opt_list(lambda *_: None, lambda error: errors.append(error.value))
         assert h.aio_is_connecting()
-        with pytest.raises(Error, match="invalid state: NEWSTYLE.OPT_LIST.RECV_REPLY: the handle must be negotiating"):
+        with pytest.raises(Error, match=r"NEWSTYLE\.OPT_LIST\.RECV_REPLY: the handle must be negotiating"):
             h.aio_opt_go()
         prepared.answer(refuse(Opt.LIST))
         h.poll(0)
