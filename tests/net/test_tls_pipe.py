@@ -449,3 +449,17 @@ def test_a_failed_handshake_stays_failed(nbd_pki: PKIMaterial) -> None:
     for _ in range(2):
         with pytest.raises(HandshakeFailed, match="not TLS"):
             wire.server.handshake()
+
+
+def test_what_was_agreed_on_is_known_after_the_session_broke(nbd_pki: PKIMaterial, nbd_psk: PSKMaterial) -> None:
+    wire = wire_of("mutual", nbd_pki, nbd_psk)
+    wire.shake_hands()
+    agreed = wire.server.version, wire.server.cipher, wire.server.peer_certificate
+    wire.client.feed(b"\0" * 50)
+    with pytest.raises(TLSBroken):
+        read(wire.client)
+    wire.carry(wire.client, wire.server)
+    with pytest.raises(TLSBroken):
+        read(wire.server)
+    assert (wire.server.version, wire.server.cipher, wire.server.peer_certificate) == agreed
+    assert agreed[2]

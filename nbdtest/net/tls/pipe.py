@@ -54,6 +54,9 @@ class TLSPipe:
             server_hostname=context.server_hostname,
         )
         self._established = False
+        self._version = ""
+        self._cipher = ""
+        self._certificate: bytes | None = None
         self._fed = 0
         self._decrypted = 0
         self._reset = False
@@ -69,18 +72,17 @@ class TLSPipe:
     @property
     def version(self) -> str:
         """ "TLSv1.2" or "TLSv1.3"; "" before the handshake."""
-        return (self._ssl.version() or "") if self._established else ""
+        return self._version
 
     @property
     def cipher(self) -> str:
         """OpenSSL's name of the suite in use; "" before the handshake."""
-        found = self._ssl.cipher() if self._established else None
-        return found[0] if found else ""
+        return self._cipher
 
     @property
     def peer_certificate(self) -> bytes | None:
         """The peer's certificate in DER, verified or not; None if it sent none."""
-        return self._ssl.getpeercert(binary_form=True) if self._established else None
+        return self._certificate
 
     @property
     def psk_identity(self) -> str:
@@ -108,7 +110,10 @@ class TLSPipe:
             raise self._failed(handshake_cut(self.context, reset=self._reset, received=self._fed)) from error
         except ssl.SSLError as error:
             raise self._failed(explain_handshake(error, self.context, identity=self.psk_identity)) from error
-        if self.context.uses_psk and self._ssl.getpeercert(binary_form=True) is not None:
+        # Noted now: after an alert OpenSSL does not tell any more what was agreed on.
+        self._version, self._cipher = self._ssl.version() or "", (self._ssl.cipher() or ("",))[0]
+        self._certificate = self._ssl.getpeercert(binary_form=True)
+        if self.context.uses_psk and self._certificate is not None:
             # Cannot happen with the settings of client_context; if it ever does, nobody has proved anything.
             text = f"the {self.context.side.peer} showed a certificate although a pre-shared key was asked for"
             raise self._failed(HandshakeFailed(text, refused_by=self.context.side))

@@ -1,0 +1,2 @@
+"""TLS of the whole: our client against our fake server, in every mode and with everything that a server can do
+wrong."""
