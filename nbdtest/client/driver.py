@@ -37,6 +37,8 @@ class Driver:
         self._tls_context = tls_context
         self._connector: Connector | None = None
         self._handshaking = False
+        self.before_release: Callable[[], None] | None = None
+        """Called before the socket is closed: an event loop has to stop watching it first."""
 
     # ---- where it stands
 
@@ -54,6 +56,11 @@ class Driver:
         if direction and self.channel is not None and self.channel.wants_to_send:
             return BOTH
         return direction
+
+    @property
+    def connecting(self) -> bool:
+        """Whether there is no connection yet, but an attempt at one."""
+        return self._connector is not None
 
     @property
     def state(self) -> State:
@@ -267,6 +274,8 @@ class Driver:
 
     def _drop_channel(self) -> None:
         if self.channel is not None:
+            if self.before_release is not None:
+                self.before_release()
             self.channel.close()
             self.channel = None
 
