@@ -175,6 +175,29 @@ def test_without_a_timeout_only_detaching_frees_the_reader(
         io.result(2.0)
 
 
+def test_a_server_that_dies_frees_a_reader_without_a_timeout_over_ioctl(
+    node: str, server: TransmissionServer, io: Worker
+) -> None:
+    with NBDDevice(server.unix(), node, interface=Interface.IOCTL, size=MIB, timeout_s=0) as device:
+        device.run_async()
+        io("sizes", node)
+        server.answer = reads(closed)
+        with pytest.raises(OSError, match="Input/output error"):
+            io("read", node, 65536, 4096)
+
+
+@pytest.mark.parametrize("interface", list(Interface), ids=lambda interface: str(interface.value))
+def test_a_server_that_ignores_the_disconnect_request_does_not_keep_the_device(
+    interface: Interface, node: str, server: TransmissionServer
+) -> None:
+    server.answer = lambda peer, request: request.type is Cmd.DISC
+    with NBDDevice(server.unix(), node, interface=interface, size=MIB, close_timeout_s=1.0) as device:
+        device.run_async()
+        device.disconnect()
+        assert not device.attached
+    server.wait_for(Cmd.DISC)
+
+
 @pytest.mark.parametrize("interface", list(Interface), ids=lambda interface: str(interface.value))
 def test_a_dead_server_is_noticed_and_the_node_can_be_used_again(
     interface: Interface, node: str, server: TransmissionServer, io: Worker
