@@ -41,13 +41,14 @@ _FLAG_NEEDS = {
 class Commands:
     """Carries out the requests of one session on one export."""
 
-    __slots__ = ("_disk", "_export", "_flags", "_handlers", "_quirks")
+    __slots__ = ("_disk", "_export", "_flags", "_handlers", "_largest", "_quirks")
 
     def __init__(self, export: Export, disk: Disk, flags: TransmissionFlag, quirks: Quirks) -> None:
         self._export = export
         self._disk = disk
         self._flags = flags
         self._quirks = quirks
+        self._largest = 0
         self._handlers: Mapping[Cmd, Callable[[Asked], Plan]] = {
             Cmd.READ: self._read,
             Cmd.WRITE: self._write,
@@ -104,7 +105,9 @@ class Commands:
         where = f"[{asked.offset}, {asked.offset + asked.length})"
         if asked.offset + asked.length > size and not self._quirks.skips_bounds_check:
             # ERR-020, ERR-022, CMD-134
-            errno = Errno.ENOSPC if asked.type in (Cmd.WRITE, Cmd.WRITE_ZEROES) else Errno.EINVAL
+            # RSZ-007: what a RESIZE took away is ENOSPC for every command.
+            taken_away = asked.offset + asked.length <= self._largest
+            errno = Errno.ENOSPC if taken_away or asked.type in (Cmd.WRITE, Cmd.WRITE_ZEROES) else Errno.EINVAL
             return actions.Error(errno, message=f"{where} reaches past the end at {size}")
         minimum = self._export.limits.minimum
         if (asked.offset % minimum or asked.length % minimum) and not self._quirks.skips_alignment_check:
@@ -179,6 +182,7 @@ class Commands:
     def _resize(self, asked: Asked) -> Plan:
         if asked.length:
             return (actions.Error(Errno.EINVAL, message="CMD_RESIZE takes its size from the offset"),)
+        self._largest = max(self._largest, self._disk.size)
         self._disk.resize(asked.offset)
         return (actions.NoData(),)
 

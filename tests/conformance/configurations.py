@@ -90,6 +90,8 @@ class Configuration:
     make: Callable[[], FakeServer]
     export_name: str = ""
     bad_range: tuple[int, int] | None = None
+    only: tuple[str, ...] = ()
+    """The families of checks that this configuration is for; none for all."""
 
 
 def _full(**changes: Any) -> Callable[[], FakeServer]:
@@ -133,7 +135,9 @@ CONFIGURATIONS: dict[str, Configuration] = {
     "resizable": Configuration(_full(can_resize=True)),
     "larger-than-4-gib": Configuration(_full(size=(4 << 30) + MIB)),
     "with-bad-range": Configuration(
-        lambda: FakeServer(Export("", disk=BadDisk(4 * MIB)), tolerate=["*"]), bad_range=BAD_RANGE
+        lambda: FakeServer(Export("", disk=BadDisk(4 * MIB)), tolerate=["*"]),
+        bad_range=BAD_RANGE,
+        only=("fault", "chunk"),
     ),
 }
 """Between them every check is run, but those that need a process or credentials."""

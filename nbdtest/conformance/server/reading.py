@@ -177,7 +177,7 @@ def df_flag_if_served(t: ServerTarget) -> None:
             expect_error(session.read(0, 65536, flags=CmdFlag.DF))
 
 
-@check("df.not-offered-without-structured", proves=["FLAG-020"], needs=[Capability.INFO], legal=True)
+@check("df.not-offered-without-structured", proves=["FLAG-020", "EXT-017"], needs=[Capability.INFO], legal=True)
 def df_not_offered_without_structured(t: ServerTarget) -> None:
     """SEND_DF is clear without structured replies, also in INFO before they are agreed on."""
     with t.peer.negotiating() as nego:

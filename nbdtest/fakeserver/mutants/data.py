@@ -176,7 +176,11 @@ def flush_loses(server: FakeServer) -> None:
     server.on(Cmd.FLUSH).rewrite(lose)
 
 
-@mutant("data.side-by-side-lost", breaks=["CMD-108", "RPL-066"], checks=["data.zeroes-and-data-side-by-side"])
+@mutant(
+    "data.side-by-side-lost",
+    breaks=["CMD-108", "RPL-066"],
+    checks=["data.zeroes-and-data-side-by-side", "data.overlapping-connections"],
+)
 def side_by_side_lost(server: FakeServer) -> None:
     """A READ of eight times 4096 bytes is one hole."""
     server.on(Cmd.READ, where=lambda asked: asked.length == 8 * 4096).reply(actions.hole())

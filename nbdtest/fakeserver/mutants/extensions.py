@@ -106,7 +106,11 @@ def required_for_base(server: FakeServer) -> None:
     )
 
 
-@mutant("extended.required-when-agreed", breaks=["EXT-031"], checks=["extended.not-required-when-agreed"])
+@mutant(
+    "extended.required-when-agreed",
+    breaks=["EXT-031"],
+    checks=["extended.not-required-when-agreed", "extended.not-required-for-base"],
+)
 def required_when_agreed(server: FakeServer) -> None:
     """Listing contexts demands extended headers even after they were agreed on."""
     _after_extended(server, Opt.LIST_META_CONTEXT, actions.opt_error(Rep.ERR_EXT_HEADER_REQD))

@@ -66,7 +66,9 @@ def no_zeroes_refused(server: FakeServer) -> None:
     server.on(Moment.CLIENT_FLAGS, where=lambda message: int(message.flags) == 1).reply(actions.close())
 
 
-@mutant("export-name.always-padded", breaks=["HS-031"], checks=["export-name.not-padded"])
+@mutant(
+    "export-name.always-padded", breaks=["HS-031"], checks=["export-name.not-padded", "export-name.enters-transmission"]
+)
 def always_padded(server: FakeServer) -> None:
     """The 124 zero bytes follow the answer to EXPORT_NAME although NO_ZEROES was agreed."""
     server.configure(quirks={"always_pads_export_name"})
@@ -78,20 +80,36 @@ def never_padded(server: FakeServer) -> None:
     server.configure(quirks={"never_pads_export_name"})
 
 
-@mutant("export-name.answered-as-option", breaks=["HS-014"], checks=["export-name.size"])
+@mutant(
+    "export-name.answered-as-option",
+    breaks=["HS-014"],
+    checks=[
+        "export-name.size",
+        "export-name.flags",
+        "export-name.padded",
+        "export-name.not-padded",
+        "export-name.enters-transmission",
+        "export-name.agrees-with-go",
+        "export-name.unknown-ends-session",
+    ],
+)
 def answered_as_option(server: FakeServer) -> None:
     """EXPORT_NAME is answered with an option reply, as if it were any other option."""
     server.on(Opt.EXPORT_NAME).reply(actions.ack(), actions.pass_through())
 
 
-@mutant("export-name.size-little-endian", breaks=["CONV-001"], checks=["export-name.size"])
+@mutant(
+    "export-name.size-little-endian", breaks=["CONV-001"], checks=["export-name.size", "export-name.agrees-with-go"]
+)
 def size_little_endian(server: FakeServer) -> None:
     """The size in the answer to EXPORT_NAME is little-endian."""
     little = int.from_bytes(server.disk.size.to_bytes(8, "little"), "big")
     server.on(Opt.EXPORT_NAME).reply(mangle(actions.pass_through(), size=little))
 
 
-@mutant("export-name.no-flags", breaks=["FLAG-010", "HS-015"], checks=["export-name.flags"])
+@mutant(
+    "export-name.no-flags", breaks=["FLAG-010", "HS-015"], checks=["export-name.flags", "export-name.agrees-with-go"]
+)
 def no_flags(server: FakeServer) -> None:
     """The answer to EXPORT_NAME has bit 15 set and HAS_FLAGS clear."""
     server.on(Opt.EXPORT_NAME).reply(mangle(actions.pass_through(), flags=0x816C))
@@ -103,7 +121,19 @@ def other_flags(server: FakeServer) -> None:
     server.on(Opt.EXPORT_NAME).reply(mangle(actions.pass_through(), flags=1))
 
 
-@mutant("export-name.stays-in-haggling", breaks=["OPT-031"], checks=["export-name.enters-transmission"])
+@mutant(
+    "export-name.stays-in-haggling",
+    breaks=["OPT-031"],
+    checks=[
+        "export-name.enters-transmission",
+        "export-name.size",
+        "export-name.flags",
+        "export-name.padded",
+        "export-name.not-padded",
+        "export-name.agrees-with-go",
+        "export-name.unknown-ends-session",
+    ],
+)
 def stays_in_haggling(server: FakeServer) -> None:
     """After the answer to EXPORT_NAME the server waits for more, and says nothing."""
     server.on(Opt.EXPORT_NAME).pass_through().then(actions.stall())

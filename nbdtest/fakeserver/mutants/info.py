@@ -25,13 +25,17 @@ def _asks_for(option: Option, info: Info) -> bool:
         return False
 
 
-@mutant("info.unsupported", breaks=["COMPAT-004"], checks=["info.is-baseline"])
+@mutant("info.unsupported", breaks=["COMPAT-004"], checks=["info.is-baseline", "info.unknown-export"])
 def unsupported(server: FakeServer) -> None:
     """INFO and GO are unknown to the server."""
     server.configure(info_and_go=False)
 
 
-@mutant("info.export-withheld", breaks=["OPT-083", "OPT-089", "REP-008"], checks=["info.export-is-never-withheld"])
+@mutant(
+    "info.export-withheld",
+    breaks=["OPT-083", "OPT-089", "REP-008"],
+    checks=["info.export-is-never-withheld", "info.name-opens-the-export"],
+)
 def export_withheld(server: FakeServer) -> None:
     """INFO and GO that ask for the name alone are acknowledged without INFO_EXPORT."""
     for option in _BOTH:
@@ -79,25 +83,33 @@ def unknown_types_refused(server: FakeServer) -> None:
         server.on(option, where=lambda asked: _asks_for(asked, Info(0xFFFE))).reply(actions.opt_error(Rep.ERR_INVALID))
 
 
-@mutant("info.list-within", breaks=["OPT-088"], checks=["info.only-infos-before-the-final"])
+@mutant(
+    "info.list-within",
+    breaks=["OPT-088"],
+    checks=["info.only-infos-before-the-final", "info.same-as-go", "info.nothing-about-unknown-export"],
+)
 def list_within(server: FakeServer) -> None:
     """A SERVER reply stands among the answers to INFO."""
     change_option_plans(server, [Opt.INFO], lambda option, plan: (*plan[:-1], actions.server_export("x"), plan[-1]))
 
 
-@mutant("info.export-twice", breaks=["REP-009"], checks=["info.each-type-once"])
+@mutant("info.export-twice", breaks=["REP-009"], checks=["info.each-type-once", "info.unknown-export"])
 def export_twice(server: FakeServer) -> None:
     """INFO_EXPORT is sent twice."""
     change_option_plans(server, _BOTH, lambda option, plan: (plan[0], *plan))
 
 
-@mutant("info.without-type", breaks=["REP-007"], checks=["info.has-a-type"])
+@mutant(
+    "info.without-type",
+    breaks=["REP-007"],
+    checks=["info.has-a-type", "info.type-assigned", "info.nothing-about-unknown-export"],
+)
 def without_type(server: FakeServer) -> None:
     """A REP_INFO of one byte stands among the answers to INFO."""
     change_option_plans(server, _BOTH, lambda option, plan: (actions.opt_reply(Rep.INFO, b"x"), *plan))
 
 
-@mutant("info.unassigned-type", breaks=["REP-012"], checks=["info.type-assigned"])
+@mutant("info.unassigned-type", breaks=["REP-012"], checks=["info.type-assigned", "info.nothing-about-unknown-export"])
 def unassigned_type(server: FakeServer) -> None:
     """Information of a type that nobody assigned is given."""
     change_option_plans(server, _BOTH, lambda option, plan: (actions.info_other(Info(77), b"x"), *plan))
@@ -188,7 +200,11 @@ def malformed_answered_twice(server: FakeServer) -> None:
     )
 
 
-@mutant("go.stray-reply", breaks=["TRN-003"], checks=["go.enters-transmission"])
+@mutant(
+    "go.stray-reply",
+    breaks=["TRN-003"],
+    checks=["go.enters-transmission", "go.after-unknown-export", "go.no-padding", "go.default-request-works"],
+)
 def stray_reply(server: FakeServer) -> None:
     """If the client waits after GO, the server sends it something."""
     server.on(Opt.GO).pass_through().then(actions.pause(0.02), actions.raw(b"hello"))
@@ -291,7 +307,9 @@ def maximum_below_preferred(server: FakeServer) -> None:
     _sizes(server, maximum=2048)
 
 
-@mutant("size.maximum-64-kib", breaks=["SIZE-026"], checks=["size.maximum-is-at-least-1-mib"])
+@mutant(
+    "size.maximum-64-kib", breaks=["SIZE-026"], checks=["size.maximum-is-at-least-1-mib", "size.chunks-within-maximum"]
+)
 def maximum_64_kib(server: FakeServer) -> None:
     """The maximum payload is 65536 on a large export."""
     _sizes(server, maximum=65536)

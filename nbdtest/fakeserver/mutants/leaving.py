@@ -23,7 +23,7 @@ def disc_stays(server: FakeServer) -> None:
     server.configure(quirks={"stays_after_disc"})
 
 
-@mutant("disc.drops-pending", breaks=["CMD-071"], checks=["disconnect.finishes-reads", "*"])
+@mutant("disc.drops-pending", breaks=["CMD-071"], checks=["disconnect.finishes-reads", "disconnect.reads-succeed", "*"])
 def disc_drops_pending(server: FakeServer) -> None:
     """Requests that are being carried out are forgotten at DISC."""
     server.configure(quirks={"drops_pending_at_disc"})

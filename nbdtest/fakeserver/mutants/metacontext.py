@@ -62,7 +62,16 @@ def _each_context(
     change_option_plans(server, options, changed)
 
 
-@mutant("meta.list-within", breaks=["META-059"], checks=["meta.list-is-answered"])
+@mutant(
+    "meta.list-within",
+    breaks=["META-059"],
+    checks=[
+        "meta.list-is-answered",
+        "meta.listed-once",
+        "meta.listed-once-for-two-queries",
+        "meta.unknown-namespace-is-ignored",
+    ],
+)
 def list_within(server: FakeServer) -> None:
     """A SERVER reply stands among the contexts."""
     change_option_plans(server, _LIST, lambda option, plan: (actions.server_export("x"), *plan))
@@ -74,7 +83,7 @@ def no_namespace(server: FakeServer) -> None:
     change_option_plans(server, _LIST, lambda option, plan: (actions.meta_context("allocation"), *plan))
 
 
-@mutant("meta.unregistered", breaks=["META-014"], checks=["meta.namespace-is-registered"])
+@mutant("meta.unregistered", breaks=["META-014"], checks=["meta.namespace-is-registered", "meta.no-query-lists-all"])
 def unregistered(server: FakeServer) -> None:
     """A context of a namespace that nobody registered is listed."""
     _answer(server, _LIST, lambda queries: not queries, actions.meta_context("foo:bar"), actions.ack())
@@ -106,7 +115,11 @@ def listed_for_each_query(server: FakeServer) -> None:
     _answer(server, _LIST, lambda queries: queries == ("base:", _ALLOCATION), context, context, actions.ack())
 
 
-@mutant("meta.wildcard-selects", breaks=["META-021"], checks=["meta.base-wildcard-does-not-select"])
+@mutant(
+    "meta.wildcard-selects",
+    breaks=["META-021"],
+    checks=["meta.base-wildcard-does-not-select", "meta.empty-leaf-does-not-select"],
+)
 def wildcard_selects(server: FakeServer) -> None:
     """SET_META_CONTEXT with "base:" alone selects base:allocation."""
     server.configure(quirks={"wildcards_select"})
@@ -372,7 +385,7 @@ def many_extents(server: FakeServer) -> None:
     )
 
 
-@mutant("status.neighbours-alike", breaks=["CMD-148"], checks=["status.neighbours-differ"])
+@mutant("status.neighbours-alike", breaks=["CMD-148"], checks=["status.neighbours-differ", "status.finds-holes"])
 def neighbours_alike(server: FakeServer) -> None:
     """There is an extent for every 512 bytes."""
     change_actions(

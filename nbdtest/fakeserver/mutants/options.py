@@ -28,7 +28,11 @@ def names_other_option(server: FakeServer) -> None:
     server.on_send(OptionReply, where={"option": Opt.INFO}).mangle(option=int(Opt.GO))
 
 
-@mutant("option.unassigned-reply-type", breaks=["OPT-013", "REP-030"], checks=["option.reply-type-assigned"])
+@mutant(
+    "option.unassigned-reply-type",
+    breaks=["OPT-013", "REP-030"],
+    checks=["option.reply-type-assigned", "option.peek-export-is-unsupported"],
+)
 def unassigned_reply_type(server: FakeServer) -> None:
     """PEEK_EXPORT is answered with an error type that nobody assigned."""
     server.on(Opt.PEEK_EXPORT).reply(actions.opt_reply(Rep(0x8000_0055)))
@@ -139,7 +143,11 @@ def eleven_lists(server: FakeServer) -> None:
     server.on(Opt.EXTENDED_HEADERS).reply(actions.server_export("x"), actions.opt_error(Rep.ERR_UNSUP))
 
 
-@mutant("option.demands-extended", breaks=["REP-043"], checks=["option.no-extended-error"])
+@mutant(
+    "option.demands-extended",
+    breaks=["REP-043"],
+    checks=["option.no-extended-error", "option.peek-export-is-unsupported"],
+)
 def demands_extended(server: FakeServer) -> None:
     """A server without extended headers demands them for PEEK_EXPORT."""
     server.configure(extended_headers=False)

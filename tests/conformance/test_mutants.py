@@ -1,0 +1,79 @@
+"""The suite on servers that are wrong on purpose: each bug is seen by the checks that are named for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from nbdtest.conformance import Capability, each_check, run_check
+from nbdtest.fakeserver.mutants import MUTANTS, Mutant
+from nbdtest.report.results import Outcome
+from tests.conformance.configurations import CONFIGURATIONS, Configuration, target_of
+
+CHECKS = {item.id: item for item in each_check()}
+COMPLAINS = (Outcome.FAILED, Outcome.WARNED)
+OTHERS_MAY_COMPLAIN = "*"
+"""Stands among the checks of a mutant whose bug is in the way of checks of other things."""
+ELSEWHERE = ("tls.", "starttls.")
+"""Families whose mutants need credentials, and are run by their own tests."""
+UNKILLED = {
+    # they need a server in a process of its own
+    "data.flush-survives-a-kill",
+    "data.fua-survives-a-kill",
+    "leaving.burns-no-cpu",
+    "leaving.leaks-nothing",
+    "shutdown.option-is-refused",
+    "shutdown.request-is-told",
+    "shutdown.requests-are-finished",
+}
+OURS = {
+    name: made
+    for name, made in MUTANTS.items()
+    if made.checks and not all(c.startswith(ELSEWHERE) for c in made.checks)
+}
+
+
+def configuration_for(made: Mutant) -> Configuration:
+    if made.name.startswith("fault."):
+        return CONFIGURATIONS["with-bad-range"]
+    return CONFIGURATIONS["named" if made.name == "list.without-the-export" else "full"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_bug_is_seen_by_the_checks_named_for_it(name: str) -> None:
+    made = OURS[name]
+    named = [id for id in made.checks if id != OTHERS_MAY_COMPLAIN]
+    with target_of(configuration_for(made), change=made.apply) as target:
+        outcomes = {id: run_check(CHECKS[id], target).outcome for id in named}
+    assert {id: outcome for id, outcome in outcomes.items() if outcome not in COMPLAINS} == {}
+
+
+def relatives(made: Mutant) -> list[str]:
+    """The other checks of the families of the checks that are named for a mutant."""
+    families = {CHECKS[id].family for id in made.checks if id != OTHERS_MAY_COMPLAIN}
+    return [item.id for item in CHECKS.values() if item.family in families and item.id not in made.checks]
+
+
+@pytest.mark.parametrize("name", [name for name, made in OURS.items() if OTHERS_MAY_COMPLAIN not in made.checks])
+def test_a_bug_is_not_seen_by_related_checks_of_other_rules(name: str) -> None:
+    made = OURS[name]
+    with target_of(configuration_for(made), change=made.apply) as target:
+        outcomes = {id: run_check(CHECKS[id], target) for id in relatives(made) if not CHECKS[id].hostile}
+    assert {id: result.message for id, result in outcomes.items() if result.outcome in COMPLAINS} == {}
+
+
+def test_every_check_has_a_bug_that_it_sees() -> None:
+    seen = {id for made in MUTANTS.values() for id in made.checks}
+    unseen = {id for id in CHECKS if id not in seen and not id.startswith(ELSEWHERE)}
+    assert unseen == UNKILLED
+
+
+def test_mutants_name_checks_and_requirements_that_exist() -> None:
+    from nbdtest.conformance import requirement
+
+    for made in OURS.values():
+        assert [id for id in made.checks if id not in CHECKS and id != OTHERS_MAY_COMPLAIN] == [], made.name
+        assert [requirement(id).id for id in made.breaks] == list(made.breaks), made.name
+
+
+def test_what_needs_a_process_is_known() -> None:
+    assert all(Capability.OWN_PROCESS in CHECKS[id].needs for id in UNKILLED)
