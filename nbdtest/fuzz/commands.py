@@ -47,6 +47,11 @@ class Command(Brief):
     seed: int = 0
 
     @property
+    def name(self) -> str:
+        """What problems with it have in common: its type, or that nobody assigned it."""
+        return str(self.type) if self.type.is_known else "an unknown command"
+
+    @property
     def data(self) -> bytes:
         """What follows the request."""
         return pattern(self.seed, self.length) if self.type == _WRITE else b""

@@ -136,7 +136,7 @@ class Exchange:
         try:
             count = self._receive_into(view, len(waiting) * _SIMPLE.size - self._end)
         except (Disconnected, TimedOut) as error:
-            about = str(commands[min(waiting)].type)
+            about = commands[min(waiting)].name
             if isinstance(error, TimedOut):
                 problem = Problem(kind=Kind.HANG, rule="it is not answered in time", about=about)
             else:
@@ -211,7 +211,7 @@ class Exchange:
                 answers[number].offsets_differ |= offset != commands[number].offset
                 at += 32 + length
             else:
-                about = str(commands[min(waiting)].type)
+                about = commands[min(waiting)].name
                 detail = bytes(buffer[at : at + 16]).hex(" ")
                 rule = "what comes is no reply"
                 raise Trouble(
@@ -254,4 +254,4 @@ class Exchange:
 
     @staticmethod
     def _out_of_step(rule: str, command: Command, detail: str = "") -> Trouble:
-        return Trouble(Problem(kind=Kind.OUT_OF_STEP, rule=rule, about=str(command.type), detail=detail))
+        return Trouble(Problem(kind=Kind.OUT_OF_STEP, rule=rule, about=command.name, detail=detail))

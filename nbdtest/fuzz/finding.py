@@ -58,8 +58,8 @@ class Finding:
         """The folder's name: equal findings have equal names."""
         identity = "\0".join(self.problem.identity)
         digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
-        words = [self.problem.kind.replace(" ", "-"), self.problem.about.lower().replace("cmd_", "")]
-        return "-".join(filter(None, [*words, digest]))
+        words = f"{self.problem.kind} {self.problem.about.lower().replace('cmd_', '')} {digest}"
+        return "-".join(words.replace("_", " ").split())
 
 
 def save(finding: Finding, folder: Path, *, transcript: Transcript, output: str) -> Path:
@@ -96,7 +96,7 @@ def save(finding: Finding, folder: Path, *, transcript: Transcript, output: str)
     )
     files = {
         "finding.json": json.dumps(row, indent=2) + "\n",
-        "test_finding.py": test,
+        f"test_{finding.name.replace('-', '_')}.py": test,
         "session.txt": transcript.format() + "\n",
         "session.jsonl": transcript.to_json_lines(),
         "server.txt": output,

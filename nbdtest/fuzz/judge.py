@@ -59,7 +59,7 @@ class Judge:
         rule, requirement, detail = wrong
         kind = Kind.WRONG_DATA if rule.startswith("the data") else Kind.WRONG_REPLY
         shown = f"{command!r}{f': {detail}' if detail else ''}"
-        return Problem(kind=kind, rule=rule, about=str(command.type), requirement=requirement, detail=shown)
+        return Problem(kind=kind, rule=rule, about=command.name, requirement=requirement, detail=shown)
 
     def _is_plain(self, command: Command, answer: Answer) -> bool:
         """Whether it is the ordinary, successful reply to a legal command, with the right data."""

@@ -85,6 +85,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write also to servers that were not started for the tests: what is on their disks is lost",
     )
+    group.addoption(
+        "--nbd-fuzz",
+        metavar="N|Ns",
+        help="play random sessions on each server as well: so many (500) or for so long (30s). "
+        "What is found is kept in the directory findings.",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -5,6 +5,7 @@ Loaded when a server is to be tested. What is printed and written at the end is 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,9 @@ from nbdtest.errors import UsageError
 from nbdtest.fixtures.deviations import Deviation, packaged_deviations, parse_deviations
 from nbdtest.fixtures.parsing import parse_servers
 from nbdtest.fixtures.subject import Settings, Subject
+from nbdtest.fuzz.campaign import Limits
 from nbdtest.plugin import SUITE_NODE, SUITE_PACKAGE
+from nbdtest.plugin.fuzzing import FuzzItem, limits_of
 from nbdtest.plugin.summary import Summary, details
 from nbdtest.report.json_document import result_row
 from nbdtest.report.rendering import writer_for
@@ -83,17 +86,33 @@ class CheckItem(pytest.Item):
 class TargetCollector(pytest.Collector):
     """The checks for one target."""
 
-    def __init__(self, *, subject: Subject, checks: Sequence[Check], selection: Selection, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        subject: Subject,
+        checks: Sequence[Check],
+        selection: Selection,
+        fuzz: Limits | None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self._subject = subject
         self._checks = checks
         self._selection = selection
+        self._fuzz = fuzz
 
-    def collect(self) -> Iterator[CheckItem]:
+    def collect(self) -> Iterator[CheckItem | FuzzItem]:
         """Yield the items."""
         for check in self._checks:
             if self._selection.has(f"{self.nodeid}::{check.id}"):
                 yield CheckItem.from_parent(self, name=check.id, check=check, subject=self._subject)
+        if self._fuzz is None:
+            return
+        # Every worker of pytest-xdist has to see the same items; so each of them gets one.
+        for number in range(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))):
+            name = f"fuzz-{number + 1}"
+            if self._selection.has(f"{self.nodeid}::{name}"):
+                yield FuzzItem.from_parent(self, name=name, subject=self._subject, limits=self._fuzz)
 
 
 class SuiteCollector(pytest.Collector):
@@ -115,6 +134,7 @@ class SuiteCollector(pytest.Collector):
                 subject=subject,
                 checks=self._suite.checks,
                 selection=self._suite.selection,
+                fuzz=self._suite.fuzz,
             )
 
 
@@ -130,10 +150,12 @@ class Suite:
         collects: bool,
         selection: Selection,
         reports: Sequence[str],
+        fuzz: Limits | None = None,
     ) -> None:
         self.subjects = tuple(subjects)
         self.checks = tuple(checks)
         self.selection = selection
+        self.fuzz = fuzz
         self.settings_strict = bool(config.getoption("nbd_strict"))
         self._collects = collects
         self._worker = hasattr(config, "workerinput")
@@ -185,7 +207,7 @@ class Suite:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Give the result to the report, which may travel to another process, and translate it for pytest."""
         report = yield
-        if isinstance(item, CheckItem) and call.when == "call" and item.result is not None:
+        if isinstance(item, CheckItem | FuzzItem) and call.when == "call" and item.result is not None:
             report.nbd_result = result_row(item.result)  # type: ignore[attr-defined]  # reports carry extra attributes
             if item.result.expected:
                 report.outcome = "skipped"
@@ -275,6 +297,7 @@ def suite_of(config: pytest.Config, arguments: Sequence[str]) -> Suite:
         collects=bool(arguments) or not others,
         selection=Selection(tuple(argument for argument in arguments if not _whole(argument))),
         reports=reports,
+        fuzz=limits_of(config.getoption("nbd_fuzz")) if config.getoption("nbd_fuzz") else None,
     )
 
 

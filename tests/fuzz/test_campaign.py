@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import find, settings
 
 from nbdtest.cli import main
 from nbdtest.conformance.target import ServerTarget
@@ -18,6 +19,7 @@ from nbdtest.fuzz.finding import Finding, load, save
 from nbdtest.fuzz.player import Player
 from nbdtest.fuzz.problem import Kind, Problem
 from nbdtest.fuzz.script import Script
+from nbdtest.fuzz.strategies import sessions
 from nbdtest.wire import Transcript
 
 
@@ -73,7 +75,18 @@ def test_a_bug_is_found_made_small_and_found_again(mutant: str, tmp_path: Path) 
     assert finding.script.messages <= most
     assert load(kept[0]) == finding
     assert Transcript.from_json_lines((kept[0] / "session.jsonl").read_text())
-    compile((kept[0] / "test_finding.py").read_text(), "test_finding.py", "exec")
+    (test,) = kept[0].glob("test_*.py")
+    compile(test.read_text(), test.name, "exec")
+
+
+def test_hypothesis_finds_and_shrinks_sessions_as_well() -> None:
+    with player_on("builtin:command.flush-fails") as player:
+        found = find(
+            sessions(player.ground, most=40),
+            lambda script: player.play(script, afresh=True) is not None,
+            settings=settings(max_examples=400, deadline=None, database=None, derandomize=True),
+        )
+    assert found.messages == 1
 
 
 def test_the_command_line_finds_keeps_and_replays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,8 +19,8 @@ def test_what_is_found_fails_the_run_and_is_kept(project: pytest.Pytester) -> No
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
         [
-            "wrong reply: CMD_0x*: it succeeds although the command is unknown [[]ERR-029[]]*",
-            "  repeat: nbdtest replay *findings/wrong-reply-0x*",
+            "wrong reply: an unknown command: it succeeds although the command is unknown [[]ERR-029[]]*",
+            "  repeat: nbdtest replay *findings/wrong-reply-an-unknown-command-*",
             f"{server} (nbdtest *): 1 failed",
         ]
     )
@@ -31,7 +31,7 @@ def test_what_is_found_fails_the_run_and_is_kept(project: pytest.Pytester) -> No
 def test_the_test_in_a_finding_fails_on_the_server_and_passes_on_another(project: pytest.Pytester) -> None:
     server = "builtin:command.unknown-succeeds"
     project.runpytest_subprocess(f"--nbd-server={server}", "--nbd-fuzz=30", f"nbd::{server}::fuzz-1")
-    tests = [str(path) for path in project.path.glob("findings/*/test_finding.py")]
+    tests = [str(path) for path in project.path.glob("findings/*/test_*.py")]
     assert project.runpytest_subprocess(f"--nbd-server={server}", *tests).ret == pytest.ExitCode.TESTS_FAILED
     assert project.runpytest_subprocess("--nbd-server=builtin", *tests).ret == pytest.ExitCode.OK
 

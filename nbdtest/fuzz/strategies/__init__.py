@@ -2,7 +2,8 @@
 
 Single messages come from the layouts (`messages`, `any_message`); the rest knows what makes sense together:
 `legal_commands` and `commands` for an export, `legal_dialogues` and `option_dialogues` for a handshake, `read_replies`
-and `faulty_read_replies` for the answer to a READ, `exports` and `misbehaviours` for the fake server.
+and `faulty_read_replies` for the answer to a READ, `exports` and `misbehaviours` for the fake server, and
+`sessions` for what the fuzzer plays.
 
     from hypothesis import given
     from nbdtest.fuzz.strategies import messages
@@ -25,6 +26,7 @@ from nbdtest.fuzz.strategies.replies import (
     interleaved,
     read_replies,
 )
+from nbdtest.fuzz.strategies.sessions import sessions
 
 __all__ = [
     "Command",
@@ -49,4 +51,5 @@ __all__ = [
     "options",
     "pattern",
     "read_replies",
+    "sessions",
 ]
