@@ -23,6 +23,7 @@ from nbdtest.fakeserver.mutants import (
     metacontext,
     options,
     replies,
+    tls,
 )
 from nbdtest.fakeserver.mutants.registry import MUTANTS, Mutant, mutant
 
@@ -41,4 +42,5 @@ __all__ = [
     "mutant",
     "options",
     "replies",
+    "tls",
 ]
