@@ -43,7 +43,7 @@ _DICTIONARY = (
     (1 << 64) - 1,
 )
 """Numbers at which arithmetic goes wrong."""
-_UNKNOWN = 0x63
+_UNKNOWN = tuple(Cmd(number) for number in (0x63, 0x7FFF, 0xFFFF, 9, 0x100, Cmd.RESIZE))
 
 
 def script_from(data: bytes, ground: Ground) -> Script:
@@ -113,7 +113,7 @@ def _hostile(choice: int, extra: int) -> bytes:
 def _hostile_handshake(choice: int, extra: int) -> bytes:
     """Client flags and an option that lies about lengths or ends too early."""
     flags = ClientFlags().encode()
-    number = (Opt.GO, Opt.INFO, Opt.EXPORT_NAME, Opt.SET_META_CONTEXT, Opt.LIST, Opt(_UNKNOWN))[choice % 6]
+    number = (Opt.GO, Opt.INFO, Opt.EXPORT_NAME, Opt.SET_META_CONTEXT, Opt.LIST, Opt(0x63))[choice % 6]
     request = InfoRequest(name="n" * (extra * 17)).encode()
     lie = (0xFFFF_FFFF, 0xFFFF_FFFC, 1 << 31, 32 << 20, extra, len(request) + 1)[(choice >> 3) % 6]
     whole = Option(option=number, data=request)
@@ -143,8 +143,10 @@ def commands_from(data: bytes, ground: Ground) -> Iterator[Command]:
             continue
         if amount < 0xC0:
             length = (1 + amount % 4) * (512 if unit <= 512 else unit)
-        elif amount < 0xF4:
+        elif amount < 0xE8:
             length = 1 + far % 4096
+        elif amount < 0xF4:
+            length = (1 << far % 16) + (far >> 8) % 3 - 1
         elif amount < 0xFE:
             length = 4096 << amount % 3
         else:
@@ -155,7 +157,7 @@ def commands_from(data: bytes, ground: Ground) -> Iterator[Command]:
         elif place < 0xF8:
             offset = end - 1 - near % 4096
         else:
-            offset = start + near % 4096
+            offset = start + (near % 4096 if near & 1 else 0)
         offset = max(start, min(offset, end - 1)) // unit * unit
         length = max(unit, min(length, end - offset, ground.maximum) // unit * unit)
         seed = near % PERIOD if kind is Cmd.WRITE else 0
@@ -204,7 +206,7 @@ def _illegal(choice: int, flags: int, place: int, amount: int, near: int, far: i
 
     On a server whose data is not to be touched nothing is sent that could write.
     """
-    kinds = [Cmd.READ, Cmd.BLOCK_STATUS, Cmd.CACHE, Cmd(_UNKNOWN + near % 7), Cmd.FLUSH]
+    kinds = [Cmd.READ, Cmd.BLOCK_STATUS, Cmd.CACHE, _UNKNOWN[near % len(_UNKNOWN)], Cmd.FLUSH]
     if ground.writable or ground.read_only:
         kinds += [Cmd.WRITE, Cmd.TRIM, Cmd.WRITE_ZEROES]
     kind = kinds[amount % len(kinds)]

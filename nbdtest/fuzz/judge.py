@@ -15,6 +15,7 @@ from nbdtest.fuzz.problem import Kind, Problem
 from nbdtest.fuzz.script import Mode
 from nbdtest.fuzz.shadow import Shadow
 from nbdtest.wire import Cmd, CmdFlag, Errno, ReplyType, State
+from nbdtest.wire.limits import MAXIMUM_STRING
 
 __all__ = ["Judge"]
 
@@ -125,7 +126,7 @@ class Judge:
         if kind in (_STATUS, _STATUS_EXT):
             return self._status_form(command, kind, size)
         if kind in (_ERROR, _ERROR_OFFSET):
-            return self._error_form(kind, payload)
+            return self._error_form(command, kind, payload)
         if kind & _ERROR_BIT:
             return None
         return "a chunk has a type that nobody assigned", "RPL-071", f"0x{kind:x}"
@@ -141,13 +142,19 @@ class Judge:
         return None
 
     @staticmethod
-    def _error_form(kind: int, payload: bytes) -> tuple[str, str, str] | None:
+    def _error_form(command: Command, kind: int, payload: bytes) -> tuple[str, str, str] | None:
         tail = 8 if kind == _ERROR_OFFSET else 0
         if len(payload) < _ERROR_PAYLOAD.size + tail:
             return "an error chunk is too short", "RPL-102", str(len(payload))
         error, text = _ERROR_PAYLOAD.unpack_from(payload)
         if len(payload) != _ERROR_PAYLOAD.size + text + tail:
             return "an error chunk's text has another length than announced", "RPL-107", ""
+        if text > MAXIMUM_STRING:
+            return "an error's text is longer than any string may be", "RPL-105", f"{text} bytes"
+        if tail and (command.type in WITHOUT_RANGE or not command.type.is_known):
+            return "an error has an offset where there is no range", "RPL-113", ""
+        if tail and command.length and not command.offset <= int.from_bytes(payload[-8:], "big") < command.end:
+            return "an error's offset lies outside the request", "RPL-109", ""
         if error == 0:
             return "an error chunk says success", "RPL-106", ""
         if error not in _KNOWN_ERRORS:
