@@ -44,6 +44,8 @@ class Connection:
         self.engine = engine
         self.journal = journal
         self.closed = False
+        self.successor: None = None
+        """Nobody: this is the last guise of a connection."""
         self.tls_layer: TLSLayer | None = None
         self._tls = tls
         self._released = released
@@ -96,6 +98,8 @@ class Connection:
         """Take in bytes of the client, and answer."""
         # A reply that is on its way must not show what a later request does to the disk.
         self._unsent = [bytes(piece) if isinstance(piece, memoryview) else piece for piece in self._unsent]
+        if self.tls_layer is not None and self.tls_layer.is_forsaken(data):
+            self.tls_layer = None
         if self.tls_layer is not None:
             self._decrypt(self.tls_layer, data)
         else:
@@ -144,10 +148,11 @@ class Connection:
             self.tls_layer.encrypt(pieces)
             pieces = self.tls_layer.outgoing()
         elif self.engine.wants_tls and not pieces:  # the ACK has left
-            self._start_tls()
+            pieces = self._start_tls()
         self._unsent = pieces
 
-    def _start_tls(self) -> None:
+    def _start_tls(self) -> list[Readable]:
+        """Put TLS between, and give what has to leave at once: an answer to a ClientHello that came early."""
         engine = self.engine
         engine.wants_tls = False
         if engine.settings.tls_quirks.ignores_starttls:
@@ -155,9 +160,11 @@ class Connection:
         elif self._tls is None:
             engine.hang_up()
         else:
-            self.tls_layer = TLSLayer(self._tls, engine.settings.tls_quirks)
-            if early := engine.take_unread():
-                self._decrypt(self.tls_layer, early)
+            layer = self.tls_layer = TLSLayer(self._tls, engine.settings.tls_quirks)
+            if not engine.settings.tls_quirks.keeps_plaintext and (early := engine.take_unread()):
+                self._decrypt(layer, early)
+            return layer.outgoing()
+        return []
 
     def _decrypt(self, layer: TLSLayer, data: Readable | None) -> None:
         """Let the engine understand what the client sent through TLS; None is the end of the connection."""
@@ -166,6 +173,9 @@ class Connection:
             self._guarded(partial(self._understand, plaintext))
         if layer.established and not established:
             self.journal.event(self.number, monotonic_s(), f"TLS is up: {layer.describe()}")
+        if layer.is_forsaken():
+            self.tls_layer = None
+            return
         if layer.failure is not None and not self._closing:  # TLS-030
             self.journal.event(self.number, monotonic_s(), f"TLS failed: {layer.failure}")
             self.engine.session.phase = Phase.CLOSED  # TLS-059: now the client has to leave, too
@@ -198,9 +208,9 @@ class Connection:
         if self._end_seen:
             return
         self._end_seen = True
-        if self.tls_layer is not None:
-            self._decrypt(self.tls_layer, None)
-            self._judge_tls_end(self.tls_layer)
+        if (layer := self.tls_layer) is not None:
+            self._decrypt(layer, None)
+            self._judge_tls_end(layer)
         self._guarded(lambda: self.engine.receive_end(monotonic_s()))
         self.flush()
 

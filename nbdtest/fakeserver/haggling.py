@@ -54,6 +54,8 @@ def answer(option: Option, session: Session, settings: Settings) -> Answer:
         # TLS-031, TLS-032
         if option.option == Opt.EXPORT_NAME:
             return Answer(plan=(actions.Close(),))
+        if not session.fixed:  # TLS-021: there is no TLS to be asked for
+            return _refusal(Rep.ERR_POLICY, "nothing is served without TLS, and that takes fixed newstyle")
         return _refusal(Rep.ERR_TLS_REQD, "TLS has to be started first")
     handler = _HANDLERS.get(option.option)
     if handler is None:
@@ -243,8 +245,8 @@ def _meta_context_request(option: Option, session: Session, settings: Settings) 
     export = _find(asked.name, settings)
     if export is None:  # META-086
         return _refusal(Rep.ERR_UNKNOWN, f"there is no export {_short(asked.name)}", *found)
-    if _needs_tls(export, session, settings):
-        return _refusal(Rep.ERR_TLS_REQD, f"export {_short(asked.name)} needs TLS", *found)
+    if _needs_tls(export, session, settings):  # TLS-042: ERR_TLS_REQD is for INFO and GO
+        return _refusal(Rep.ERR_POLICY, f"export {_short(asked.name)} is not served in clear", *found)
     return _MetaContextQuestion(export, asked.queries, tuple(found))
 
 

@@ -11,13 +11,27 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 
 from nbdtest.errors import Disconnected
-from nbdtest.net.tls import TLSClosed, TLSContext, TLSFailure, TLSPipe
+from nbdtest.net.tls import (
+    ServerCredentials,
+    ServerPSK,
+    ServerX509,
+    TLSClosed,
+    TLSContext,
+    TLSFailure,
+    TLSPipe,
+    VersionRange,
+    server_context,
+)
+from nbdtest.wire import OPTION_MAGIC
 from nbdtest.wire.layout import Readable
 
 __all__ = ["TLSLayer", "TLSQuirks"]
 
 _HEADER = 5  # of a TLS record: type, version, length
 _BUFFER = 1 << 16
+_OPTION_MAGIC = OPTION_MAGIC.to_bytes(8, "big")
+# record: handshake, TLS 1.1, length; message: ServerHello, length, version, random, no session, ECDHE-ECDSA-AES128-SHA
+_OLD_SERVER_HELLO = bytes.fromhex("16 0302 002a  02 000026 0302") + bytes(32) + bytes.fromhex("00 c009 00")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +40,14 @@ class TLSQuirks:
 
     ignores_starttls: bool = False
     """Accepts STARTTLS and goes on in clear."""
+    keeps_plaintext: bool = False
+    """What came in clear behind STARTTLS is served as if it had come in TLS."""
+    returns_to_clear: bool = False
+    """Goes on in clear when TLS has failed or was closed, or when an option in clear comes instead of a TLS record."""
+    greets_old_versions: bool = False
+    """Answers a client that speaks no more than TLS 1.0 or 1.1 with a ServerHello."""
+    versions: VersionRange | None = None
+    """Other versions of TLS than its credentials were set up for."""
     handshake_records: int | None = None
     """So many of the server's records leave during the handshake, and then the connection is cut."""
     plain_in_handshake: bytes = b""
@@ -55,6 +77,8 @@ class TLSLayer:
     """
 
     def __init__(self, context: TLSContext, quirks: TLSQuirks) -> None:
+        if quirks.versions is not None:
+            context = server_context(_of_server(context), quirks.versions, tickets=context.tickets)
         self.pipe = TLSPipe(context)
         self.over = False
         self.failure: TLSFailure | None = None
@@ -65,6 +89,12 @@ class TLSLayer:
         self._records = 0
         self._plaintext = 0
         self._interrupted = False
+        self._greeted = False
+
+    def is_forsaken(self, data: Readable = b"") -> bool:
+        """Whether a quirk makes the server go on in clear, now or because `data` arrived."""
+        over = self.failure is not None or self.client_closed or bytes(data[:8]) == _OPTION_MAGIC
+        return self._quirks.returns_to_clear and over
 
     def describe(self) -> str:
         """What was agreed on, for the journal."""
@@ -79,6 +109,10 @@ class TLSLayer:
 
     def incoming(self, data: Readable) -> Iterator[memoryview]:
         """Take in what arrived, and give the plaintext, piece by piece; each is valid until the next is asked for."""
+        if self._quirks.greets_old_versions and not self._greeted and _is_old_hello(data):
+            self._out.append(_OLD_SERVER_HELLO)
+            self.over = True
+        self._greeted = True
         if self.failure is None and not self.over:
             self.pipe.feed(bytes(data))
             yield from self._decrypted()
@@ -163,6 +197,16 @@ class TLSLayer:
         if self._quirks.plain_in_handshake and part and not self._interrupted and not self.over:
             self._interrupted = True
             self._out.append(self._quirks.plain_in_handshake)
+
+
+def _of_server(context: TLSContext) -> ServerCredentials:
+    assert isinstance(context.credentials, ServerPSK | ServerX509), "the context of a server"
+    return context.credentials
+
+
+def _is_old_hello(data: Readable) -> bool:
+    """Whether this is a ClientHello of TLS 1.0 or 1.1: the record's type, then the version in the message."""
+    return bytes(data[:1]) == b"\x16" and bytes(data[9:11]) in (b"\x03\x01", b"\x03\x02")
 
 
 def _records(ciphertext: bytes) -> Iterator[bytes]:
