@@ -5,9 +5,19 @@
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("quick", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("repeatable", settings.get_profile("quick"), derandomize=True, database=None)
 settings.register_profile("nightly", settings.get_profile("quick"), max_examples=3000, print_blob=True)
 settings.load_profile("repeatable" if os.environ.get("CI") else "quick")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes long, unless `-m` asks for it by name."""
+    if "nightly" in config.option.markexpr:
+        return
+    long = [item for item in items if item.get_closest_marker("nightly")]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if item not in long]
