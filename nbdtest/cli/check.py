@@ -66,6 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-writes", action="store_true", help="write also to servers that are running already: data are lost"
     )
+    parser.add_argument(
+        "--pcap", metavar="DIR", help="write what each check exchanged to DIR/TARGET/CHECK-ID.pcapng, for Wireshark"
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON, and nothing else")
     parser.add_argument("--verbose", "-v", action="store_true", help="name every check, and why one was skipped")
 
@@ -76,8 +79,6 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UsageError: an argument is wrong, or a server cannot be tested.
     """
-    if not arguments.timeout > 0:
-        raise UsageError(f"--timeout {arguments.timeout:g}: a number of seconds above 0 was expected")
     for path in arguments.report:
         writer_for(path)
     settings = Settings(
@@ -85,6 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         strict=arguments.strict,
         allow_writes=arguments.allow_writes,
         deviations=tuple(_deviations(arguments)),
+        captures=Path(arguments.pcap) if arguments.pcap else None,
     )
     specs = parse_servers(arguments.spec)
     patterns = [glob for option in arguments.checks for glob in option.split(",") if glob]

@@ -74,6 +74,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="write a report, by the name's end: .json, .md, .xml (JUnit) or .html. Repeatable.",
     )
     group.addoption(
+        "--nbd-pcap",
+        metavar="DIR",
+        help="write what each check exchanged to DIR/TARGET/CHECK-ID.pcapng, for Wireshark",
+    )
+    group.addoption(
         "--nbd-timeout",
         type=float,
         default=5.0,

@@ -273,14 +273,13 @@ def suite_of(config: pytest.Config, arguments: Sequence[str]) -> Suite:
         UsageError: an option cannot be used.
     """
     specs = parse_servers(config.getoption("nbd_server") or ["builtin"])
-    timeout_s = float(config.getoption("nbd_timeout"))
-    if not timeout_s > 0:
-        raise UsageError(f"--nbd-timeout={timeout_s:g}: a number of seconds above 0 was expected")
+    captures = config.getoption("nbd_pcap")
     settings = Settings(
-        timeout_s=timeout_s,
+        timeout_s=float(config.getoption("nbd_timeout")),
         strict=bool(config.getoption("nbd_strict")),
         allow_writes=bool(config.getoption("nbd_allow_writes")),
         deviations=tuple(_deviations(config.getoption("nbd_expect"))),
+        captures=Path(captures) if captures else None,
     )
     patterns = [glob for option in config.getoption("nbd_checks") for glob in option.split(",") if glob]
     checks = select(in_order(each_check()), ids=patterns, level=Level(config.getoption("nbd_level")))

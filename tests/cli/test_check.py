@@ -64,6 +64,7 @@ def run(*words: str) -> int:
         pytest.param(["--checks", "!*"], 2, id="nothing-selected"),
         pytest.param(["--timeout", "0"], 2, id="no-time"),
         pytest.param(["--report", "r.doc"], 2, id="no-such-report"),
+        pytest.param(["--pcap", "/dev/null/x"], 2, id="no-such-folder"),
         pytest.param(["--expect", "none.toml"], 2, id="no-such-list"),
     ],
 )
@@ -110,6 +111,13 @@ def test_reports_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     run(*(word for path in paths for word in ("--report", str(path))))
     assert all("demo.fails" in path.read_text() for path in paths)
     assert f"report written to {paths[0]}" in capsys.readouterr().out
+
+
+def test_captures_are_written(tmp_path: Path) -> None:
+    run("--pcap", str(tmp_path / "new"), "--checks", "demo.passes,demo.skips")
+    captures = sorted((tmp_path / "new" / "listen-python").iterdir())
+    assert [path.name for path in captures] == ["demo.passes.pcapng", "demo.skips.pcapng"]
+    assert all(b"NBDMAGICIHAVEOPT" in path.read_bytes() for path in captures)
 
 
 def test_two_servers(capsys: pytest.CaptureFixture[str]) -> None:

@@ -134,6 +134,12 @@ def test_reports_hold_every_outcome(project: pytest.Pytester, workers: tuple[str
     assert "demo.fails" in (project.path / "r.html").read_text()
 
 
+def test_captures_are_written_by_every_worker(project: pytest.Pytester) -> None:
+    project.runpytest_subprocess(f"--nbd-server={SERVER}", "--nbd-pcap=captures", "-n", "2")
+    written = {path.name for path in project.path.glob("captures/listen-python/*.pcapng")}
+    assert written == {f"demo.{name}.pcapng" for name in ("passes", "fails", "warns", "skips", "lacks", "errs")}
+
+
 def test_junit_report_of_pytest_itself_has_the_items(project: pytest.Pytester) -> None:
     result = project.runpytest_subprocess(f"--nbd-server={SERVER}", "--junitxml=own.xml")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
