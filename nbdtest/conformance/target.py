@@ -91,11 +91,14 @@ class ServerTarget:
         if self._facts is None:
             # In place before it is filled: what is asked after TLS was found to be insisted on, is asked under TLS.
             self._facts = Facts()
+            kept, self.transcript = self.transcript, Transcript()
             try:
                 probe(self, self._facts)
             except BaseException:
                 self._facts = None
                 raise
+            finally:
+                self.transcript = kept
         return self._facts
 
     def has(self, capability: Capability) -> bool:

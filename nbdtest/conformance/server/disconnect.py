@@ -65,7 +65,7 @@ def reads_succeed(t: ServerTarget) -> None:
 
 @check("disconnect.finishes-writes", proves=["CMD-071"], legal=True, writes=True)
 def finishes_writes(t: ServerTarget) -> None:
-    """WRITEs that were sent before DISC are done, and can be read on the next connection."""
+    """WRITEs that were sent before DISC are all answered, and what succeeded is read on the next connection."""
     if t.source.per_connection and not t.source.keeps_data:
         return
     start = t.place(16 * t.unit)
@@ -76,10 +76,11 @@ def finishes_writes(t: ServerTarget) -> None:
         cookies = [session.send(Cmd.WRITE, start + at, t.unit, payload=piece) for at, piece in pieces]
         session.disconnect()
         session.peer.release()
-        for reply in session.receive_all(cookies):
-            expect_success(reply)
+        replies = session.receive_all(cookies)
     with t.peer.transmitting() as session:
-        expect_contents(session, start, data, "READ after DISC")
+        for (at, piece), reply in zip(pieces, replies, strict=True):
+            if reply.succeeded:
+                expect_contents(session, start + at, piece, "READ after DISC")
 
 
 def magic_is_refused(name: str, requirement: str, magic: int, needs: tuple[Capability, ...] = ()) -> Check:
