@@ -107,7 +107,7 @@ def expect_in_step(talk: Negotiation | Session, *, requirement: str = "") -> Non
         return
     length = min(talk.unit, talk.size)
     reply = talk.read(0, length)
-    if not reply.succeeded or len(reply.bytes_read()) != length:
+    if length and (not reply.succeeded or len(reply.bytes_read()) != length):
         raise Complaint(f"the next READ is answered with {reply}", f"{length} bytes", requirement=requirement)
 
 

@@ -106,6 +106,8 @@ def probe(target: ServerTarget, facts: Facts) -> None:
     if target.bad_range is not None:
         has.add(Capability.BAD_RANGE)
     _second_connection(target, facts)
+    if target.source.writable:
+        has.add(Capability.MAY_WRITE)
     if target.source.writable and Capability.EXPORT in has and Capability.READ_ONLY not in has:
         has.add(Capability.WRITABLE)
 
@@ -160,7 +162,8 @@ def _export_by_go(target: ServerTarget, facts: Facts) -> None:
 def _export(facts: Facts, size: int, flags: TransmissionFlag) -> None:
     has = facts.capabilities
     facts.size, facts.flags = size, flags
-    has.add(Capability.EXPORT)
+    if size >= 512:
+        has.add(Capability.EXPORT)
     has.update(capability for flag, capability in _BY_FLAG.items() if flag in flags)
     has.update(capability for least, capability in _BY_SIZE.items() if size >= least)
     if TransmissionFlag.SEND_FAST_ZERO not in flags:
@@ -209,7 +212,7 @@ def _structured(target: ServerTarget, facts: Facts) -> None:
         export = nego.go(target.export).export()
         if export is not None:
             facts.structured_flags = export.flags
-            if TransmissionFlag.SEND_DF in export.flags:
+            if TransmissionFlag.SEND_DF in export.flags and export.size >= 512:
                 has.add(Capability.DF)
 
 

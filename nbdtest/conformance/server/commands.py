@@ -155,7 +155,7 @@ def unknown_with_length_is_einval(t: ServerTarget) -> None:
             expect_in_step(session)
 
 
-@check("command.resize-is-einval", proves=["CMD-160", "FLAG-025"], needs=EXPORT, legal=False)
+@check("command.resize-is-einval", proves=["CMD-160", "FLAG-025"], needs=[*EXPORT, Capability.MAY_WRITE], legal=False)
 def resize_is_einval(t: ServerTarget) -> None:
     """RESIZE where it is not offered fails, and changes no size."""
     if t.has(Capability.RESIZE):

@@ -139,7 +139,7 @@ def fua_is_seen_by_others(t: ServerTarget) -> None:
 @check(
     "data.zeroes-and-data-side-by-side",
     proves=["CMD-108", "RPL-066"],
-    needs=[Capability.WRITE_ZEROES],
+    needs=[Capability.WRITE_ZEROES, Capability.SECOND_CONNECTION],
     legal=True,
     writes=True,
 )

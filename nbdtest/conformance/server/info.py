@@ -231,7 +231,9 @@ def refuses_name_of_4097_bytes(t: ServerTarget) -> None:
         expect_refused(nego.info("n" * 4097))
 
 
-@check("go.default-request-works", proves=["OPT-031", "SIZE-013", "COMPAT-015"], needs=GO, legal=True)
+@check(
+    "go.default-request-works", proves=["OPT-031", "SIZE-013", "COMPAT-015"], needs=[*GO, Capability.EXPORT], legal=True
+)
 def default_request_works(t: ServerTarget) -> None:
     """A client that asks for no information is let in, and can read."""
     with t.peer.transmitting(infos=()) as session:

@@ -12,7 +12,7 @@ from nbdtest.report.results import Level
 from nbdtest.wire import Errno, MetaContextRequest, Opt, Rep
 
 META = [Capability.META]
-BASE = [Capability.BASE_ALLOCATION]
+BASE = [Capability.BASE_ALLOCATION, Capability.EXPORT]
 BOTH = (Opt.LIST_META_CONTEXT, Opt.SET_META_CONTEXT)
 ALLOCATION = "base:allocation"
 _REGISTERED = ("base", "nbd-server", "qemu")

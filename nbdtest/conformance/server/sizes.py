@@ -101,7 +101,7 @@ def maximum_is_at_least_1_mib(t: ServerTarget) -> None:
 @check(
     "size.told-if-enforced",
     proves=["SIZE-004", "SIZE-003"],
-    needs=[Capability.GO, Capability.WITHOUT_BLOCK_SIZE],
+    needs=[Capability.SIZE_64K, Capability.WITHOUT_BLOCK_SIZE],
     legal=True,
 )
 def told_if_enforced(t: ServerTarget) -> None:

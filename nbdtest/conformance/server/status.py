@@ -17,7 +17,7 @@ from nbdtest.report.results import Level
 from nbdtest.wire import Cmd, CmdFlag, Errno, Extent, ReplyType, State
 
 META = [Capability.META, Capability.STRUCTURED]
-BASE = [Capability.BASE_ALLOCATION]
+BASE = [Capability.BASE_ALLOCATION, Capability.EXPORT]
 ALLOCATION = "base:allocation"
 
 
@@ -78,7 +78,7 @@ def req_one_gives_one(t: ServerTarget) -> None:
             expect_equal(len(extents), 1, "the number of extents with REQ_ONE")
 
 
-@check("status.req-one-is-cut", proves=["RPL-085"], needs=BASE, legal=True)
+@check("status.req-one-is-cut", proves=["RPL-085"], needs=[*BASE, Capability.SIZE_64K], legal=True)
 def req_one_is_cut(t: ServerTarget) -> None:
     """With REQ_ONE the extent is not longer than the request, however large the hole around it is."""
     with t.peer.transmitting(mode="structured", contexts=t.facts.contexts) as session:
@@ -163,7 +163,12 @@ def expect_zero_is_zero(session: Session, start: int, length: int) -> None:
         at += count
 
 
-@check("status.zero-reads-as-zero", proves=["META-036", "META-033", "CMD-145"], needs=BASE, legal=True)
+@check(
+    "status.zero-reads-as-zero",
+    proves=["META-036", "META-033", "CMD-145"],
+    needs=[*BASE, Capability.SIZE_64K],
+    legal=True,
+)
 def zero_reads_as_zero(t: ServerTarget) -> None:
     """An extent with the bit ZERO reads as zero, from the requested offset on."""
     with t.peer.transmitting(mode="structured", contexts=[ALLOCATION]) as session:

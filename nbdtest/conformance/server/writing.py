@@ -10,7 +10,7 @@ from nbdtest.conformance.target import ServerTarget
 from nbdtest.wire import Cmd, CmdFlag, Errno, Request
 
 EXPORT = [Capability.EXPORT]
-READ_ONLY = [Capability.READ_ONLY]
+READ_ONLY = [Capability.READ_ONLY, Capability.EXPORT, Capability.MAY_WRITE]
 
 
 def disguised(t: ServerTarget, length: int) -> bytes:
