@@ -133,6 +133,8 @@ class ClientGallery:
         for ability, sent in _SENDS.items():
             if any(talk.sent(what) for seen in plain for talk in seen.talks for what in sent):
                 yield ability
+        if any(talk.sent(Opt.ABORT) for seen in (full, self.seen("refusal")) for talk in seen.talks):
+            yield Ability.ABORT
         if any(talk.requests for talk in full.talks):
             yield Ability.TRANSMITS
         if full.opened:
@@ -157,7 +159,6 @@ _SENDS: Mapping[Ability, tuple[Opt | Cmd, ...]] = {
     Ability.GO: (Opt.GO,),
     Ability.INFO: (Opt.INFO,),
     Ability.LIST: (Opt.LIST,),
-    Ability.ABORT: (Opt.ABORT,),
     Ability.STARTTLS: (Opt.STARTTLS,),
     Ability.STRUCTURED: (Opt.STRUCTURED_REPLY,),
     Ability.EXTENDED: (Opt.EXTENDED_HEADERS,),

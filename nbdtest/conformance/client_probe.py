@@ -17,14 +17,17 @@ from nbdtest.conformance.declare import Check, check
 from nbdtest.conformance.verdict import Complaint, NotApplicable
 from nbdtest.fakeserver import FakeServer
 from nbdtest.report.results import Level
-from nbdtest.wire import Cmd
 
-__all__ = ["Deed", "Ending", "Judge", "expect_ending", "probe_of"]
+__all__ = ["ONE_CONNECTION", "Deed", "Ending", "Judge", "expect_ending", "expect_intact", "probe_of"]
 
 Deed: TypeAlias = Callable[[FakeServer], None]
 """What is special about the server of a probe."""
 Judge: TypeAlias = Callable[[ClientTarget, Seen], None]
 """Looks at one run, and complains."""
+
+
+ONE_CONNECTION: Mapping[str, Any] = {"multi_conn": False}
+"""An export on which what goes wrong first, goes wrong on the first connection that transmits."""
 
 
 class Ending(enum.Enum):
@@ -56,17 +59,33 @@ def expect_ending(
     `tells` is what the client's exit status has to be good for: where it is not, a failure cannot be asked for.
     """
     when = f"{after}: " if after else ""
-    if ending is Ending.SUCCESS and not seen.succeeded:
-        raise Complaint(f"{when}the client fails: {seen.ending}", "success")
+    if ending is Ending.SUCCESS:
+        if not seen.succeeded:
+            raise Complaint(f"{when}the client fails: {seen.ending}", "success")
+        expect_intact(target, seen, after=after)
     if ending is Ending.HANGUP:
-        for talk in seen.talks:
-            if talk.requests and talk.requests[-1].type == Cmd.DISC and seen.talks[0] is talk:
-                raise Complaint(f"{when}the client goes on, and ends the session by CMD_DISC", "a hard disconnect")
+        busy = next((talk for talk in seen.talks if talk.requests), None)
+        if busy is not None and busy.disconnected:
+            raise Complaint(f"{when}the client goes on, and ends the session by CMD_DISC", "a hard disconnect")
     if ending in (Ending.FAILURE, Ending.HANGUP):
         if not target.has(tells):
             target.remark(f"{tells.value}: it is not known whether the client noticed")
         elif seen.succeeded:
             raise Complaint(f"{when}the client reports success", f"a failure: {_PHASES[tells]} cannot have succeeded")
+
+
+def expect_intact(target: ClientTarget, seen: Seen, *, after: str = "", requirement: str = "") -> None:
+    """Complain if the client copies an export, says that all went well, and the copy is not what was copied."""
+    if target.has(Ability.DOWNLOADS) and len(seen.disk) == len(target.disk_contents):
+        copy, original = seen.file, target.disk_contents
+    elif target.has(Ability.UPLOADS) and len(seen.disk) == len(target.file_contents):
+        copy, original = seen.disk, target.file_contents
+    else:
+        return
+    if copy != original:
+        when = f"{after}: " if after else ""
+        at = next((i for i, (a, b) in enumerate(zip(copy, original, strict=False)) if a != b), len(copy))
+        raise Complaint(f"{when}the copy differs from offset {at} on", "the same bytes", requirement=requirement)
 
 
 def probe_of(
@@ -82,6 +101,7 @@ def probe_of(
     level: Level | None = None,
     export: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
+    uri: Callable[[FakeServer], str] | None = None,
     judge: Judge | None = None,
 ) -> Check:
     """Declare a check: for each deed, and in each of `modes` that the client agrees on, one run.
@@ -91,6 +111,8 @@ def probe_of(
         deeds: what the servers do, each in a run of its own.
         legal: whether a correct server may do that.
         tells: what the exit status has to be good for.
+        export: fields of the export that differ from the usual, as `settings` do of the server.
+        uri: gives the client another URI than the server's.
         judge: looks at each run, beside `ending`.
     """
     rows = (proves,) if isinstance(proves, str) else tuple(proves)
@@ -111,7 +133,7 @@ def probe_of(
             how = {**MODES.get(mode, {}), **(settings or {})}
             for deed in deeds:
                 try:
-                    seen = t.probe(deed, legal=legal, proves=rows, export=export, **how)
+                    seen = t.probe(deed, legal=legal, proves=rows, export=export, uri=uri, **how)
                 except NotApplicable as reason:
                     missing = str(reason)
                     continue

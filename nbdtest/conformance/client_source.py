@@ -58,6 +58,10 @@ class ClientSource(Protocol):
     def tls(self) -> TLSContext | None:
         """What a server needs for TLS with the credentials that the client is given; None if it is given none."""
 
+    def flawed_tls(self, flaw: str) -> TLSContext | None:
+        """The same with something wrong about the server's certificate, such as "expired", "wrong-ca" or "wrong-host";
+        None if the client is not given certificates."""
+
     def start(self, server: FakeServer, *, file: bytes, uri: str = "") -> ClientRun:
         """Start it on `server`, with `file` in its {file}; `uri` takes the place of the server's own.
 

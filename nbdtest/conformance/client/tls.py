@@ -1,0 +1,228 @@
+"""TLS from the client's side, with the credentials that the command is given."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nbdtest.conformance.ability import Ability
+from nbdtest.conformance.client.handshake_rules import never
+from nbdtest.conformance.client.options import answers
+from nbdtest.conformance.client_probe import Deed, Ending, Judge, expect_ending, probe_of
+from nbdtest.conformance.client_target import ClientTarget, Seen
+from nbdtest.conformance.declare import Check, check
+from nbdtest.conformance.verdict import Complaint, NotApplicable
+from nbdtest.fakeserver import FakeServer, TLSMode, TLSQuirks, opt_error
+from nbdtest.net.tls import VersionRange
+from nbdtest.wire import Opt, Rep
+
+TLS = (Ability.TLS, Ability.STARTTLS)
+_STATEFUL = (Opt.STRUCTURED_REPLY, Opt.EXTENDED_HEADERS, Opt.SET_META_CONTEXT)
+
+
+def _nothing(server: FakeServer) -> None:
+    """A server without rules."""
+
+
+def row(
+    id: str,
+    doc: str,
+    proves: Sequence[str],
+    *deeds: Deed,
+    ending: Ending,
+    legal: bool = True,
+    judge: Judge | None = None,
+    **settings: Any,
+) -> Check:
+    """One server with TLS."""
+    return probe_of(
+        f"client-tls.{id}",
+        doc,
+        *(deeds or (_nothing,)),
+        proves=proves,
+        legal=legal,
+        ending=ending,
+        needs=TLS,
+        judge=judge,
+        settings=settings,
+    )
+
+
+def _first(t: ClientTarget, seen: Seen) -> None:
+    for talk in seen.talks:
+        if talk.options and talk.options[0].option != Opt.STARTTLS:
+            raise Complaint(f"the first option is {talk.options[0].option}", "OPT_STARTTLS")
+
+
+def _stateful_later(t: ClientTarget, seen: Seen) -> None:
+    for talk in seen.talks:
+        numbers = [option.option for option in talk.options]
+        before = numbers[: numbers.index(Opt.STARTTLS)] if Opt.STARTTLS in numbers else []
+        if early := [option for option in before if option in _STATEFUL]:
+            raise Complaint(f"{early[0]} is sent before OPT_STARTTLS", "OPT_STARTTLS first")
+
+
+def _go(t: ClientTarget, seen: Seen) -> None:
+    if any(talk.sent(Opt.EXPORT_NAME) for talk in seen.talks):
+        raise Complaint("the client sends OPT_EXPORT_NAME under TLS", "OPT_GO")
+
+
+def _in_clear_or_gone(t: ClientTarget, seen: Seen) -> None:
+    for noted in seen.violations:
+        if noted.violation.requirement == "OPT-001":
+            raise Complaint(f"after the refusal of OPT_STARTTLS {noted.violation.text}", "an option, or the end")
+
+
+def _silent(t: ClientTarget, seen: Seen) -> None:
+    for talk in seen.talks:
+        if talk.options and talk.last_option not in (Opt.STARTTLS, Opt.ABORT):
+            raise Complaint(f"after TLS has failed the client sends {talk.last_option}", "the end of the session")
+
+
+_ERRORS = (Rep.ERR_UNSUP, Rep.ERR_POLICY, Rep.ERR_PLATFORM, Rep.ERR_INVALID, Rep(0x8000_00FF))
+SERVED = (
+    row(
+        "forced",
+        "A client with TLS is served where the server insists on TLS.",
+        ["TLS-050", "TLS-027", "TLS-055"],
+        ending=Ending.SUCCESS,
+        tls_mode=TLSMode.REQUIRED,
+    ),
+    row(
+        "selective",
+        "A client with TLS is served where the server offers TLS.",
+        ["TLS-050"],
+        ending=Ending.SUCCESS,
+        tls_mode=TLSMode.SELECTIVE,
+    ),
+    row("first-option", "STARTTLS is the first option.", ["TLS-057"], ending=Ending.ANY, judge=_first),
+    row(
+        "stateful-options-later",
+        "What STARTTLS makes void is not negotiated before it.",
+        ["OPT-063"],
+        ending=Ending.ANY,
+        judge=_stateful_later,
+    ),
+    row("go", "Under TLS the export is opened with GO.", ["TLS-066"], ending=Ending.ANY, judge=_go),
+    row(
+        "single-byte-records",
+        "TLS records may hold a byte each.",
+        ["TLS-027"],
+        ending=Ending.SUCCESS,
+        tls_quirks=TLSQuirks(single_byte_records=True),
+    ),
+)
+REFUSED = (
+    row(
+        "refused",
+        "After a refusal of STARTTLS the client goes on in the clear, or leaves; it starts no TLS.",
+        ["TLS-056"],
+        *(answers(Opt.STARTTLS, opt_error(error, "no TLS today")) for error in _ERRORS),
+        ending=Ending.ANY,
+        judge=_in_clear_or_gone,
+    ),
+    row(
+        "goes-on-in-clear",
+        "A server that accepts STARTTLS and goes on in the clear is not talked to.",
+        ["TLS-027", "TLS-059"],
+        ending=Ending.FAILURE,
+        legal=False,
+        judge=_silent,
+        tls_quirks=TLSQuirks(ignores_starttls=True),
+    ),
+    row(
+        "cut-handshake",
+        "A TLS handshake that is cut short is a failure, and nothing follows in the clear.",
+        ["TLS-059"],
+        ending=Ending.FAILURE,
+        legal=False,
+        judge=_silent,
+        tls_quirks=TLSQuirks(handshake_records=1),
+    ),
+    row(
+        "damaged-record",
+        "A record of the session that was tampered with is a failure.",
+        ["TLS-027"],
+        ending=Ending.FAILURE,
+        legal=False,
+        tls_quirks=TLSQuirks(flipped_record=1),
+    ),
+    row(
+        "plaintext-in-session",
+        "Plaintext in the middle of TLS is not taken for an answer.",
+        ["TLS-027"],
+        ending=Ending.FAILURE,
+        legal=False,
+        tls_quirks=TLSQuirks(plain_in_session=b"\0\3\xe8\x89\4\x55\x65\xa9" + bytes(12)),
+    ),
+)
+RULES = (
+    never("client-tls.closed-after-abort", "After ABORT the client closes TLS.", "TERM-002", needs=TLS),
+    never(
+        "client-tls.closed-at-the-end",
+        "The client closes TLS before it closes the connection.",
+        "TERM-033",
+        needs=TLS,
+        also=["TERM-005"],
+    ),
+)
+
+
+def _versions(version: ssl.TLSVersion) -> Mapping[str, Any]:
+    return {"tls_mode": TLSMode.REQUIRED, "tls_quirks": TLSQuirks(versions=VersionRange(version, version))}
+
+
+VERSIONS = (
+    row(
+        "version-1-2",
+        "TLS 1.2 is supported.",
+        ["TLS-070"],
+        ending=Ending.SUCCESS,
+        **_versions(ssl.TLSVersion.TLSv1_2),
+    ),
+    row(
+        "version-1-3",
+        "TLS 1.3 is supported.",
+        ["TLS-071"],
+        ending=Ending.SUCCESS,
+        **_versions(ssl.TLSVersion.TLSv1_3),
+    ),
+    row(
+        "no-old-version",
+        "TLS 1.1 is not used.",
+        ["TLS-073", "TLS-074"],
+        ending=Ending.FAILURE,
+        legal=False,
+        tls_quirks=TLSQuirks(greets_old_versions=True),
+    ),
+)
+
+
+def bad_certificate(flaw: str, doc: str) -> Check:
+    """A server whose certificate is no good."""
+
+    @check(
+        f"client-tls.certificate-{flaw}",
+        proves=["TLS-059", "URI-031"],
+        legal=False,
+        needs=[Ability.SUCCEEDS, *TLS],
+        role="client",
+        doc=doc,
+    )
+    def run(t: ClientTarget) -> None:
+        if t.source.flawed_tls(flaw) is None:
+            raise NotApplicable("the command is not given certificates")
+        seen = t.probe(_nothing, legal=False, flaw=flaw, tls_mode=TLSMode.REQUIRED)
+        _silent(t, seen)
+        expect_ending(t, seen, Ending.FAILURE)
+
+    return run
+
+
+CERTIFICATES = (
+    bad_certificate("expired", "A certificate that has expired is refused."),
+    bad_certificate("not-yet-valid", "A certificate that is not valid yet is refused."),
+    bad_certificate("wrong-ca", "A certificate that nobody trusted has signed is refused."),
+    bad_certificate("wrong-host", "A certificate for another host is refused."),
+)
