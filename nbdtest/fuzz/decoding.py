@@ -148,14 +148,14 @@ def commands_from(data: bytes, ground: Ground) -> Iterator[Command]:
         elif amount < 0xF4:
             length = (1 << far % 16) + (far >> 8) % 3 - 1
         elif amount < 0xFE:
-            length = 4096 << amount % 3
+            length = 4096 * (1 + far % 16)
         else:
             length = 1 + far if far >= 0x1000 else (1 << 20) + far % 32
         start, end = windows[place % len(windows)]
         if place < 0xF0:
             offset = start + (near * 512 + (far if place & 0x20 else 0)) % (end - start)
         elif place < 0xF8:
-            offset = end - 1 - near % 4096
+            offset = end - (1 + near % 4096 if near & 1 else 512 * (1 + near % 8))
         else:
             offset = start + (near % 4096 if near & 1 else 0)
         offset = max(start, min(offset, end - 1)) // unit * unit

@@ -25,6 +25,8 @@ _ERROR, _ERROR_OFFSET = ReplyType.ERROR.value, ReplyType.ERROR_OFFSET.value
 _ERROR_BIT = 0x8000
 _DONE = 1
 _READ, _BLOCK_STATUS = Cmd.READ, Cmd.BLOCK_STATUS
+_DF_SERVED = 1 << 16
+"""CMD-055: a READ with DF may be too long only above this."""
 _HOLE_PAYLOAD = struct.Struct(">QI")
 _ERROR_PAYLOAD = struct.Struct(">IH")
 _KNOWN_ERRORS = frozenset(int(error) for error in Errno)
@@ -181,7 +183,7 @@ class Judge:
             return None
         if error in (Errno.ENOMEM, Errno.ESHUTDOWN):
             return None
-        if error == Errno.EOVERFLOW and command.flags & CmdFlag.DF:
+        if error == Errno.EOVERFLOW and command.flags & CmdFlag.DF and command.length > _DF_SERVED:
             return None
         return "a legal request is refused", "", str(Errno(error))
 

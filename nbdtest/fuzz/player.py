@@ -14,7 +14,7 @@ from nbdtest.conformance.capability import Capability
 from nbdtest.conformance.session import Session
 from nbdtest.conformance.target import ServerTarget
 from nbdtest.conformance.verdict import Complaint, Hangup, NotApplicable
-from nbdtest.errors import NBDTestError, PeerViolation, TransportError
+from nbdtest.errors import NBDTestError, PeerViolation, TimedOut, TransportError
 from nbdtest.fuzz.commands import PERIOD, Command
 from nbdtest.fuzz.exchange import Exchange, Log
 from nbdtest.fuzz.ground import CHANGING, WITHOUT_RANGE, Ground, Law, survey
@@ -22,6 +22,7 @@ from nbdtest.fuzz.judge import Judge
 from nbdtest.fuzz.problem import Kind, Problem, Trouble
 from nbdtest.fuzz.script import Hostile, Leave, Mode, Opening, Script, Send, Way
 from nbdtest.fuzz.shadow import Shadow
+from nbdtest.net.clock import Deadline
 from nbdtest.wire import (
     Cmd,
     ExtendedReplyHeader,
@@ -44,7 +45,7 @@ __all__ = ["Player", "waves"]
 _MOST_IN_FLIGHT = 64
 _MOST_BYTES_IN_FLIGHT = 96 << 10
 """In each direction: less than a socket's buffers hold, so that neither side waits for the other for ever."""
-_FLUSH = Command(type=Cmd.FLUSH)
+_FLUSH, _DISC = Command(type=Cmd.FLUSH), Command(type=Cmd.DISC)
 _SANITIZER_WORDS = ("AddressSanitizer", "UndefinedBehaviorSanitizer", "ThreadSanitizer", "runtime error:")
 
 
@@ -139,8 +140,10 @@ class Player:
                         line.exchange.send(data)
                     lines[step.on] = None
                 case Leave(way=way):
-                    self._leave(line, way)
                     lines[step.on] = None
+                    if way is Way.DISC and (problem := self._disconnect(line)) is not None:
+                        return problem
+                    self._leave(line, way)
         for line in lines.values():
             if line is not None:
                 if surplus := line.exchange.surplus:
@@ -176,6 +179,9 @@ class Player:
                 session = target.peer.begin_by_export_name(nego, target.export)
             else:
                 session = target.peer.begin_transmission(nego, target.export)
+        if session.size != self.ground.size:
+            detail = f"{session.size}, {self.ground.size} before"
+            raise Trouble(Problem(kind=Kind.WRONG_REPLY, rule="the export has another size", detail=detail))
         exchange = Exchange(session.peer.stream, opening.mode, timeout_s=target.timeout_s)
         law = Law(self.ground, session.flags, contexts=bool(session.contexts))
         return _Line(exchange, Judge(law, self.ground.size, self.shadow, opening.mode, session.contexts))
@@ -205,11 +211,25 @@ class Player:
             peer.stream.half_close()
             peer.receive_to_end()
 
+    def _disconnect(self, line: _Line) -> Problem | None:
+        """Send DISC and see the connection end without another word."""
+        line.exchange.send(_DISC.encode(0, extended=line.exchange.mode is Mode.EXTENDED))
+        try:
+            rest = line.exchange.surplus + line.exchange.stream.receive_to_end(deadline=Deadline(self.target.timeout_s))
+        except TimedOut:
+            rule = "the connection stays open after DISC"
+            return Problem(kind=Kind.HANG, rule=rule, about=_DISC.name, requirement="CMD-073")
+        if rest:
+            detail = rest[:64].hex(" ")
+            rule = "DISC is answered"
+            return Problem(kind=Kind.WRONG_REPLY, rule=rule, about=_DISC.name, requirement="CMD-076", detail=detail)
+        return None
+
     @staticmethod
     def _leave(line: _Line, way: Way) -> None:
         with suppress(Trouble, NBDTestError):
             if way is Way.DISC:
-                line.exchange.send(Command(type=Cmd.DISC).encode(0))
+                line.exchange.send(_DISC.encode(0, extended=line.exchange.mode is Mode.EXTENDED))
             line.exchange.stream.cut(rst=way is Way.RST and line.exchange.stream.can_reset)
 
     # After a session.

@@ -11,9 +11,13 @@ from nbdtest.fuzz.script import Script
 __all__ = ["sessions"]
 
 
-def sessions(ground: Ground, *, most: int = 100) -> st.SearchStrategy[Script]:
-    """Generate sessions of up to `most` commands for an export like `ground`; play them with a `Player`.
+def sessions(ground: Ground, *, fewest: int = 0, most: int = 100) -> st.SearchStrategy[Script]:
+    """Generate sessions of `fewest` to `most` commands for an export like `ground`; play them with a `Player`.
 
-    A hundred commands come from one `binary()` example: drawn one by one they would cost more than they find.
+    Hypothesis prefers short ones: a high `fewest` plays more commands a second, and `shrink` makes small what fails. A
+    hundred commands come from one `binary()` example: drawn one by one they would cost more than they find.
     """
-    return st.binary(max_size=HEAD_BYTES + most * COMMAND_BYTES).map(lambda data: script_from(data, ground))
+    shortest = HEAD_BYTES + fewest * COMMAND_BYTES if fewest else 0
+    return st.binary(min_size=shortest, max_size=HEAD_BYTES + most * COMMAND_BYTES).map(
+        lambda data: script_from(data, ground)
+    )
