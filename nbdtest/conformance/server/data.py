@@ -183,8 +183,8 @@ def survive_kill(t: ServerTarget, store: Callable[[Session, int], bytes], what: 
     start = t.place(4 * t.unit)
     with t.peer.transmitting() as session:
         data = store(session, start)
-    if not t.source.signal(signal.SIGKILL):
-        raise NotApplicable(Capability.OWN_PROCESS.value)
+        if not t.source.signal(signal.SIGKILL):
+            raise NotApplicable(Capability.OWN_PROCESS.value)
     t.source.revive()
     with t.peer.transmitting() as session:
         expect_contents(session, start, data, f"READ after {what} and a kill")

@@ -83,7 +83,13 @@ def agrees_with_go(t: ServerTarget) -> None:
         expect_equal(str(by_name.flags), str(by_go.flags), "the flags given by EXPORT_NAME")
 
 
-@check("export-name.unknown-ends-session", proves=["OPT-033", "HS-017", "TERM-008"], needs=NAMES_MATTER, legal=True)
+@check(
+    "export-name.unknown-ends-session",
+    proves=["OPT-033", "HS-017", "TERM-008"],
+    needs=NAMES_MATTER,
+    legal=True,
+    hostile=True,
+)
 def unknown_ends_session(t: ServerTarget) -> None:
     """An export that does not exist ends the session without another byte."""
     with t.peer.negotiating() as nego:

@@ -224,6 +224,18 @@ def past_end_fails(t: ServerTarget) -> None:
         expect_in_step(session)
 
 
+@check(
+    "status.of-4-gib", proves=["CMD-145", "RPL-086"], needs=[*BASE, Capability.SIZE_OVER_4G], legal=True, hostile=True
+)
+def of_4_gib(t: ServerTarget) -> None:
+    """BLOCK_STATUS of nearly 4 GiB is answered for as much of it as the server likes."""
+    with t.peer.transmitting(mode="structured", contexts=[ALLOCATION]) as session:
+        for length in (0xFFFF_FE00, 0xFFFF_FFFF // t.unit * t.unit, 0xFFFF_0000):
+            if length % t.unit == 0 and length <= t.size:
+                first = sum(extent.length for extent in allocation(session, 0, length)[:-1])
+                expect(first < length, f"{first} bytes before the last extent", f"less than {length}")
+
+
 @check("status.zero-length-keeps-session", proves=["CMD-142"], needs=BASE, legal=True)
 def zero_length_keeps_session(t: ServerTarget) -> None:
     """BLOCK_STATUS of 0 bytes is answered somehow, and the session goes on."""

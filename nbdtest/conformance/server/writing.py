@@ -42,6 +42,30 @@ def odd_offsets(t: ServerTarget) -> None:
             expect_contents(session, start, around[:at] + data + around[at + count :], f"WRITE of {count} at {at}")
 
 
+@check("write.of-every-length", proves=["CMD-060", "RPL-016"], legal=True, writes=True)
+def of_every_length(t: ServerTarget) -> None:
+    """A WRITE of any length, also around the sizes that buffers have, is stored and answered in step."""
+    mib = 1 << 20
+    with t.peer.transmitting() as session:
+        for length in (t.unit, 65536, mib - t.unit, mib, mib + t.unit, 2 * mib):
+            if length <= min(t.size, t.facts.maximum_payload):
+                data = write_pattern(t, session, 0, length)
+                expect_contents(session, 0, data, f"READ after WRITE of {length} bytes")
+                expect_in_step(session)
+
+
+@check("write.of-odd-length", proves=["CMD-060"], needs=[Capability.BYTE_ACCESS], legal=True, writes=True)
+def of_odd_length(t: ServerTarget) -> None:
+    """A WRITE that is some bytes longer than a buffer of 1 MiB is stored and answered in step."""
+    with t.peer.transmitting() as session:
+        for surplus in (1, 16, 28):
+            length = (1 << 20) + surplus
+            if length <= min(t.size, t.facts.maximum_payload):
+                data = write_pattern(t, session, 0, length)
+                expect_contents(session, 0, data, f"READ after WRITE of {length} bytes")
+                expect_in_step(session)
+
+
 @check("write.seen-by-next-connection", proves=["CMD-060"], legal=True, writes=True)
 def seen_by_next_connection(t: ServerTarget) -> None:
     """What was written and flushed on a connection that then ended is read by the next one."""

@@ -22,6 +22,7 @@ from nbdtest.fakeserver.mutants import (
     limits,
     metacontext,
     options,
+    published,
     replies,
     tls,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "metacontext",
     "mutant",
     "options",
+    "published",
     "replies",
     "tls",
 ]
