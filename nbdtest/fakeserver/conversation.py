@@ -62,12 +62,14 @@ _CHANGING = {Cmd.WRITE, Cmd.WRITE_ZEROES, Cmd.TRIM, Cmd.RESIZE}
 class Conversation:
     """The client's half of one connection, as the server understands it."""
 
-    __slots__ = ("_commands", "_disk", "_engine", "_farewell")
+    __slots__ = ("_commands", "_disk", "_engine", "_farewell", "between_messages")
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._commands: Commands | None = None
         self._disk: Disk | None = None
+        self.between_messages = False
+        """Whether what comes next begins a message."""
         self._farewell: Violation | None = None
         """What it means if something comes after the client has said that it leaves."""
 
@@ -75,8 +77,11 @@ class Conversation:
         """Go through the phases. Yields what is wanted next, gets the bytes."""
         session = self._engine.session
         yield (0, True)
-        yield from self._greet()
-        if self._engine.settings.style is not Style.OLDSTYLE:
+        if session.export is not None:  # an engine that goes on where another was at rest
+            self._serve(session.export)
+        if session.phase is Phase.GREETING:
+            yield from self._greet()
+        if session.phase is Phase.GREETED:
             yield from self._client_flags()
         while session.phase is Phase.HAGGLING:
             yield from self._option()
@@ -89,12 +94,20 @@ class Conversation:
         """Judge that the client ended the connection now, with so many bytes of a message unread."""
         engine, session = self._engine, self._engine.session
         self._leave()
-        if engine.lied or (session.phase is Phase.GREETING and not unread):
+        negotiating = (Phase.GREETING, Phase.GREETED, Phase.HAGGLING)
+        if engine.lied or (session.phase in negotiating[:2] and not unread):
             return  # TERM-006, TERM-034; and who only looks whether somebody listens has negotiated nothing
-        if session.phase in (Phase.GREETING, Phase.HAGGLING):
+        if session.phase in negotiating:
             engine.violation(Violation("TERM-010", "the client dropped the connection in haggling, without OPT_ABORT"))
         elif session.phase is Phase.TRANSMISSION:
             engine.violation(Violation("TERM-042", "the client dropped the connection without CMD_DISC"))
+
+    def _first(self, count: int) -> Generator[Want, bytes, bytes]:
+        """Read the front of a message."""
+        self.between_messages = True
+        data = yield (count, True)
+        self.between_messages = False
+        return data
 
     # The handshake.
 
@@ -113,11 +126,13 @@ class Conversation:
                 engine.session.phase = Phase.CLOSED
             else:
                 self._transmit(export, self._flags(export))
+        else:
+            engine.session.phase = Phase.GREETED
         yield (0, True)
 
     def _client_flags(self) -> Talk:
         engine, session = self._engine, self._engine.session
-        data = yield (ClientFlags.wire_size(), True)
+        data = yield from self._first(ClientFlags.wire_size())
         message = ClientFlags.decode(data)
         engine.observer.received(engine.connection, engine.now, data, message)
         offered = ClientFlag(int(session.offered))
@@ -129,13 +144,13 @@ class Conversation:
         session.fixed = HandshakeFlag.FIXED_NEWSTYLE in session.offered and ClientFlag.FIXED_NEWSTYLE in message.flags
         session.no_zeroes = HandshakeFlag.NO_ZEROES in session.offered and ClientFlag.NO_ZEROES in message.flags
         plan = engine.rule_plan(Moment.CLIENT_FLAGS, message, tuple)
-        engine.awaited = engine.play(iter(plan))
+        engine.awaited = engine.play(render_greeting(action, engine.settings) for action in plan)
         if message.flags.beyond(offered) and not engine.settings.quirks.ignores_client_flags:  # HS-012, HS-037
             session.phase = Phase.CLOSED
 
     def _option(self) -> Talk:
         engine, session, quirks = self._engine, self._engine.session, self._engine.settings.quirks
-        head = yield (OptionHeader.wire_size(), True)
+        head = yield from self._first(OptionHeader.wire_size())
         if int.from_bytes(head[:8], "big") != OPTION_MAGIC:
             engine.observer.received(engine.connection, engine.now, head, "no option")
             engine.violation(Violation("OPT-001", f"IHAVEOPT expected, not {head[:8].hex(' ')}"))
@@ -242,18 +257,23 @@ class Conversation:
         session.export = export
         session.flags = flags
         session.phase = Phase.TRANSMISSION
+        self._serve(export)
+        engine.play(iter(engine.rule_plan(Moment.TRANSMISSION, session, tuple)))
+
+    def _serve(self, export: Export) -> None:
+        """Get ready for requests."""
+        engine, session = self._engine, self._engine.session
         self._disk = export.disk
         if engine.settings.quirks.hides_writes_from_others:
             self._disk = PrivateCache(export.disk)
-        self._commands = Commands(export, self._disk, flags, engine.settings.quirks)
-        engine.play(iter(engine.rule_plan(Moment.TRANSMISSION, session, tuple)))
+        self._commands = Commands(export, self._disk, session.flags, engine.settings.quirks)
 
     # Transmission.
 
     def _request(self) -> Talk:
         engine, session = self._engine, self._engine.session
         kind = ExtendedRequest if session.extended else Request
-        head = yield (kind.wire_size(), True)
+        head = yield from self._first(kind.wire_size())
         request = self._decoded(kind, head)
         if request is None:
             session.phase = Phase.CLOSED

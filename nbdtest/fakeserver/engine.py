@@ -6,6 +6,7 @@ the client's bytes is in `conversation`. It never blocks and never reads a clock
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -63,12 +64,21 @@ class Task:
 class Engine:
     """One connection."""
 
-    def __init__(self, settings: Settings, rules: RuleBook, observer: Observer, *, connection: int = 1) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        rules: RuleBook,
+        observer: Observer,
+        *,
+        connection: int = 1,
+        session: Session | None = None,
+    ) -> None:
+        """Set up; with a `session` it goes on where another engine was at rest, and is not to be started."""
         self.settings = settings
         self.rules = rules
         self.observer = observer
         self.connection = connection
-        self.session = Session()
+        self.session = Session() if session is None else copy.copy(session)
         self.now = 0.0
         self.released: set[str] = set()
         """Names that have been released, here or elsewhere."""
@@ -96,6 +106,8 @@ class Engine:
         self._talk = self._conversation.talk()
         self._want = (0, True)
         self._over = False
+        if session is not None:
+            self._want = next(self._talk)
 
     # What a driver calls.
 
@@ -157,6 +169,15 @@ class Engine:
     def wants_bytes(self) -> bool:
         """Whether the client should be read from: not while it does not read what it is sent."""
         return len(self._queue) <= max(self._want[0], MOST_RECEIVED) and self._outbox.size < HIGH_WATER
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether all that was received has been answered for good, so that a session can go on elsewhere."""
+        if not self._conversation.between_messages and self.session.phase is not Phase.CLOSED:
+            return False
+        answered = not len(self._queue) and not self._waiting() and (self.awaited is None or self.awaited.done)
+        timed = self._outbox.stalled or self._outbox.next_time() not in (0.0, math.inf)
+        return answered and not timed and not self.wants_tls and not self.scripts_turn
 
     @property
     def idle(self) -> bool:

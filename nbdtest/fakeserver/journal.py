@@ -98,6 +98,19 @@ class Journal:
         self.problems.append(f"{where}, connection {connection}:\n{''.join(traceback.format_exception(error))}")
         self._add((connection, Sender.SERVER, now, b"", 0, f"EXCEPTION in {where}: {error!r}"))
 
+    def empty_copy(self) -> Journal:
+        """Make an empty journal that keeps as much of each record."""
+        return Journal(records=KEPT_RECORDS, bytes_each=self._bytes_each)
+
+    def repeat(self, notes: Journal, connection: int, now: float) -> None:
+        """Take down once more what stands in `notes`, for another connection at another time."""
+        for entry in notes._entries:
+            if len(entry) == 6:
+                self._add((connection, entry[1], now, entry[3], entry[4], entry[5]))
+        for noted in notes.violations:
+            if len(self.violations) < MOST_VIOLATIONS:
+                self.violations.append(Noted(connection=connection, violation=noted.violation))
+
     # What people read.
 
     @property

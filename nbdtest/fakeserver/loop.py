@@ -10,19 +10,60 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 from nbdtest.errors import TimedOut, TransportError
-from nbdtest.fakeserver.connection import Connection
 from nbdtest.net.clock import Deadline, monotonic_s
 from nbdtest.net.sockets import Listener
 from nbdtest.net.stream import SocketStream
 
-__all__ = ["Loop"]
+__all__ = ["Loop", "Served"]
 
 BUFFER = 256 << 10
 SWEEP_BYTES = 64 << 20
 TRY_AGAIN_S = 0.02
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Served(Protocol):
+    """What a loop serves: a connection, in one of its guises."""
+
+    closed: bool
+
+    @property
+    def descriptor(self) -> int:
+        """The socket's number, also after it was closed."""
+
+    @property
+    def successor(self) -> Served | None:
+        """Who goes on with the same socket from now on, if this one does not."""
+
+    @property
+    def wants_read(self) -> bool:
+        """Whether to wait for the client's bytes."""
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether bytes wait for room in the socket."""
+
+    @property
+    def wake_at(self) -> float:
+        """When to call `flush` although nothing arrives; `inf` for never."""
+
+    def start(self) -> None:
+        """Begin, and send the greeting."""
+
+    def receive(self, buffer: memoryview) -> bool:
+        """Take in what has arrived, at most a buffer full; False if nothing had."""
+
+    def flush(self) -> None:
+        """Send what may leave now and fits."""
+
+    def release(self, name: str) -> None:
+        """Let go what is held under `name`."""
+
+    def close(self) -> None:
+        """End the connection now. Any number of times."""
 
 
 class Loop:
@@ -35,8 +76,8 @@ class Loop:
     def __init__(
         self,
         *,
-        accepted: Callable[[SocketStream], Connection | None] = lambda stream: None,
-        settled: Callable[[Connection], bool] = lambda connection: False,
+        accepted: Callable[[SocketStream], Served | None] = lambda stream: None,
+        settled: Callable[[Served], bool] = lambda connection: False,
         name: str = "nbdtest-fakeserver",
         ends_when_empty: bool = False,
     ) -> None:
@@ -46,9 +87,9 @@ class Loop:
         self._listeners: list[Listener] = []
         self._waiting_for_room: list[Listener] = []
         """Listeners that could not accept for want of descriptors; they try again in a moment."""
-        self._connections: dict[Connection, int] = {}
+        self._connections: dict[Served, int] = {}
         """What each is registered for; 0 for nothing."""
-        self._timed: set[Connection] = set()
+        self._timed: set[Served] = set()
         self._calls: deque[Callable[[], None]] = deque()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
@@ -83,7 +124,7 @@ class Loop:
 
         self.call(begin)
 
-    def adopt(self, connection: Connection, *, begin: bool) -> None:
+    def adopt(self, connection: Served, *, begin: bool) -> None:
         """Serve this connection too, from its greeting on if it is new. From any thread."""
 
         def take() -> None:
@@ -107,7 +148,7 @@ class Loop:
         return self._thread.is_alive()
 
     @property
-    def connections(self) -> list[Connection]:
+    def connections(self) -> list[Served]:
         """The connections that are open now."""
         return list(self._connections)
 
@@ -121,12 +162,12 @@ class Loop:
                 ready = self._selector.select(self._patience())
                 self._listen_again()
                 for key, _ in ready:
-                    if isinstance(key.data, Connection):
-                        self._serve(key.data)
+                    if key.data is None:
+                        self._answer_calls()
                     elif isinstance(key.data, Listener):
                         self._accept(key.data)
                     else:
-                        self._answer_calls()
+                        self._serve(key.data)
                 self._serve_timed()
         finally:
             self._answer_calls()
@@ -164,7 +205,7 @@ class Loop:
         for listener in listeners:
             self._selector.register(listener, selectors.EVENT_READ, listener)
 
-    def _take(self, connection: Connection, begin: bool) -> None:
+    def _take(self, connection: Served, begin: bool) -> None:
         if self._stopping and begin:
             connection.close()
             return
@@ -174,7 +215,7 @@ class Loop:
             # Clients that know what they want have sent it by the time they are accepted.
         self._settle(connection)
 
-    def _serve(self, connection: Connection) -> None:
+    def _serve(self, connection: Served) -> None:
         if connection.wants_write:
             connection.flush()
         if not connection.closed and connection.wants_read:
@@ -189,9 +230,13 @@ class Loop:
             connection.flush()
             self._settle(connection)
 
-    def _settle(self, connection: Connection) -> None:
+    def _settle(self, connection: Served) -> None:
         """Bring the selector and the list of times up to date with what the connection waits for now."""
         if connection not in self._connections:
+            return
+        if connection.successor is not None:
+            self._let_go(connection)
+            self._take(connection.successor, begin=False)
             return
         if connection.closed or self._settled(connection):
             self._let_go(connection)
@@ -213,7 +258,7 @@ class Loop:
         else:
             self._timed.discard(connection)
 
-    def _let_go(self, connection: Connection) -> None:
+    def _let_go(self, connection: Served) -> None:
         registered = self._connections.pop(connection)
         self._timed.discard(connection)
         if self._ends_when_empty and not self._connections:
@@ -223,18 +268,23 @@ class Loop:
 
     def _end(self) -> None:
         for connection in list(self._connections):
-            self._sweep(connection)
-            connection.close()
+            self._sweep(connection).close()
         for listener in self._listeners:
             listener.close()
         self._selector.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
 
-    def _sweep(self, connection: Connection) -> None:
-        """Take in what the client has sent, so that what the journal says does not depend on who was faster."""
+    def _sweep(self, connection: Served) -> Served:
+        """Take in what the client has sent, so that what the journal says does not depend on who was faster.
+
+        Gives the last guise of the connection.
+        """
         taken = 0
         while not connection.closed and connection.wants_read and taken < SWEEP_BYTES:
             if not connection.receive(self._buffer):
                 break
+            if connection.successor is not None:
+                connection = connection.successor
             taken += BUFFER
+        return connection

@@ -320,6 +320,13 @@ class RuleBook:
                 rule.trigger in triggers and rule.counted.live() for rule in self.rules
             )
 
+    def watches_handshake(self) -> bool:
+        """Whether a rule could still act before the first request."""
+        with self._lock:
+            return any(rule.counted.live() for rule in self.send_rules) or any(
+                not isinstance(rule.trigger, Cmd) and rule.counted.live() for rule in self.rules
+            )
+
     def unused(self) -> list[Rule | SendRule]:
         """The rules that never acted."""
         every: list[Rule | SendRule] = [*self.rules, *self.send_rules]

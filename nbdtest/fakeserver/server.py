@@ -14,6 +14,7 @@ import dataclasses
 import socket
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -22,13 +23,15 @@ from nbdtest.errors import NBDTestError, TransportError, UsageError
 from nbdtest.fakeserver.connection import Connection
 from nbdtest.fakeserver.engine import Engine
 from nbdtest.fakeserver.export import Export, Settings
+from nbdtest.fakeserver.guest import Guest, Handshakes
 from nbdtest.fakeserver.journal import Journal
 from nbdtest.fakeserver.lane import BUFFER, open_lane
-from nbdtest.fakeserver.loop import Loop
+from nbdtest.fakeserver.loop import Loop, Served
 from nbdtest.fakeserver.quirks import Quirks
 from nbdtest.fakeserver.rules import Rule, RuleBook, SendRule, Trigger, Where
 from nbdtest.fakeserver.script import Peer, Script
-from nbdtest.model import CustomDisk, Disk
+from nbdtest.fakeserver.session import Session
+from nbdtest.model import CustomDisk, Disk, MemoryDisk
 from nbdtest.net.addresses import Address, TCPAddress, UnixAddress
 from nbdtest.net.clock import monotonic_s
 from nbdtest.net.scratch import ScratchDirectory
@@ -84,6 +87,7 @@ class FakeServer:
         self._scripts: list[Script] = []
         self._running: list[tuple[threading.Thread, Peer]] = []
         self._released: set[str] = set()
+        self._handshakes: Handshakes | None = None
         self._lock = threading.Lock()
         self._count = 0
         self._scratch: ScratchDirectory | None = None
@@ -153,9 +157,11 @@ class FakeServer:
         """Serve a connection that exists already; None if a script takes it."""
         with self._lock:
             loop = self._begin()
-        connection = self._accepted(stream)
-        if connection is not None:
-            loop.adopt(connection, begin=True)
+        number = self._numbered(stream)
+        if number is None:
+            return None
+        connection = self._connection(stream, self._engine(number))
+        loop.adopt(connection, begin=True)
         return connection
 
     # What it does wrong.
@@ -304,23 +310,60 @@ class FakeServer:
             self._loop.start()
         return self._loop
 
-    def _accepted(self, stream: SocketStream) -> Connection | None:
-        """Give a new stream to the next script, or make a connection of it. In any loop's thread, or a test's."""
+    def _accepted(self, stream: SocketStream) -> Served | None:
+        """Make a guest or a connection of a new stream, unless a script takes it. In the loop's thread."""
+        number = self._numbered(stream)
+        if number is None:
+            return None
+        known = self._known_handshakes()
+        if known is None:
+            return self._connection(stream, self._engine(number))
+        return Guest(
+            stream,
+            number,
+            self.journal,
+            known,
+            engine=partial(self._engine, number),
+            connection=partial(self._connection, stream),
+        )
+
+    def _numbered(self, stream: SocketStream) -> int | None:
+        """Count a new stream; None if the next script has taken it."""
         with self._lock:
             self._count += 1
-            engine = Engine(self.settings, self.rules, self.journal, connection=self._count)
-            engine.released |= self._released
+            number = self._count
             script = next((each for each in self._scripts if not each.used), None)
-            if script is not None:
-                script.used = True
-                peer = Peer(stream, engine, self.journal, tls=self._tls)
-                thread = threading.Thread(
-                    target=self._play, args=(script, peer), name=f"nbdtest-script-{script.name}", daemon=True
-                )
-                self._running.append((thread, peer))
-                thread.start()
-                return None
+            if script is None:
+                return number
+            script.used = True
+            peer = Peer(stream, self._engine(number), self.journal, tls=self._tls)
+            thread = threading.Thread(
+                target=self._play, args=(script, peer), name=f"nbdtest-script-{script.name}", daemon=True
+            )
+            self._running.append((thread, peer))
+            thread.start()
+            return None
+
+    def _engine(self, number: int, session: Session | None = None) -> Engine:
+        engine = Engine(self.settings, self.rules, self.journal, connection=number, session=session)
+        engine.released |= self._released
+        return engine
+
+    def _connection(self, stream: SocketStream, engine: Engine) -> Connection:
         return Connection(stream, engine, self.journal, tls=self._tls, released=self._hand_on)
+
+    def _known_handshakes(self) -> Handshakes | None:
+        """The memory of handshakes that holds for the settings, rules and sizes of now, if there can be one."""
+        exports = self.settings.exports
+        if self.journal.echoes or not all(isinstance(export.disk, MemoryDisk) for export in exports):
+            return None
+        if self.rules.watches_handshake():
+            return None
+        sizes = tuple(export.disk.size for export in exports)
+        known = self._handshakes
+        if known is None or not known.valid or known.sizes != sizes or known.settings is not self.settings:
+            known = self._handshakes = Handshakes(self.settings, self.rules, sizes)
+        return known
 
     def _play(self, script: Script, peer: Peer) -> None:
         try:
@@ -338,8 +381,10 @@ class FakeServer:
         for loop in loops:
             loop.release(name)
 
-    def _moves_away(self, connection: Connection) -> bool:
+    def _moves_away(self, connection: Served) -> bool:
         """Take a connection out of the common loop if it would hold up the others there, or deserves a fast lane."""
+        if not isinstance(connection, Connection):
+            return False
         engine = connection.engine
         export = engine.session.export
         if export is None or connection.wants_write:

@@ -16,6 +16,8 @@ class Phase(enum.Enum):
     """Where a connection stands."""
 
     GREETING = "greeting"
+    GREETED = "greeted"
+    """The client's flags come next."""
     HAGGLING = "haggling"
     TRANSMISSION = "transmission"
     CLOSED = "closed"

@@ -73,6 +73,11 @@ class WireClient:
         assert self.option(Opt.GO, InfoRequest(name=name).encode())[-1].type == Rep.ACK
         return self
 
+    def greet_and_go(self, name: str) -> None:
+        """Say all of a handshake, and wait for nothing."""
+        self.say(ClientFlags(), Option(option=Opt.GO, data=InfoRequest(name=name).encode()))
+        self.socket.shutdown(socket.SHUT_WR)
+
     def request(self, type_: Cmd, offset: int = 0, length: int = 0, payload: bytes = b"") -> int:
         self._cookie += 1
         header = Request(type=type_, cookie=self._cookie, offset=offset, length=length or len(payload))
