@@ -106,7 +106,7 @@ class TLSPipe:
             self._ssl.do_handshake()
         except ssl.SSLWantReadError:
             return False
-        except ssl.SSLEOFError as error:
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:  # which of them depends on the release of OpenSSL
             raise self._failed(handshake_cut(self.context, reset=self._reset, received=self._fed)) from error
         except ssl.SSLError as error:
             raise self._failed(explain_handshake(error, self.context, identity=self.psk_identity)) from error
