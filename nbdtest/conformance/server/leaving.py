@@ -15,7 +15,7 @@ from nbdtest.report.results import Level
 from nbdtest.wire import Cmd, Opt, Option, Request
 
 Moment = Callable[[ServerTarget, Callable[[Peer], None]], None]
-_CPU_SHARE = 0.6
+_CPU_SHARE = 0.2
 _ROUNDS = 20
 
 

@@ -250,3 +250,13 @@ def fault_df_in_pieces(server: FakeServer) -> None:
             actions.error(Errno.EIO),
         ]
     )
+
+
+@mutant(
+    "data.lost-on-kill",
+    breaks=["ORD-003", "ORD-005"],
+    checks=["data.flush-survives-a-kill", "data.fua-survives-a-kill", "*"],
+)
+def lost_on_kill(server: FakeServer) -> None:
+    """What was written stays in memory until the client leaves, whatever FLUSH and FUA say."""
+    server.configure(quirks={"hides_writes_from_others"})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+
 from nbdtest.fakeserver import actions
 from nbdtest.fakeserver.mutants.registry import mutant
 from nbdtest.fakeserver.rules import Moment
@@ -171,3 +174,30 @@ def one_at_a_time(server: FakeServer) -> None:
 def connections_wear_out(server: FakeServer) -> None:
     """Eighty connections are the end of the server."""
     _worn_out(server, Moment.CONNECT, after=80)
+
+
+@mutant("leaving.descriptors-leak", breaks=["TERM-041"], checks=["leaving.leaks-nothing"])
+def descriptors_leak(server: FakeServer) -> None:
+    """Every connection leaves a descriptor behind."""
+
+    def leak(session: object, plan: actions.Plan) -> actions.Plan:
+        os.open(os.devnull, os.O_RDONLY)
+        return plan
+
+    server.on(Moment.CONNECT).rewrite(leak)
+
+
+@mutant("leaving.spins", breaks=["TERM-041"], checks=["leaving.burns-no-cpu"])
+def spins(server: FakeServer) -> None:
+    """The twentieth connection leaves a thread behind that waits by asking again and again."""
+
+    def spin(session: object, plan: actions.Plan) -> actions.Plan:
+        threading.Thread(target=_ask_again_and_again, daemon=True).start()
+        return plan
+
+    server.on(Moment.CONNECT, nth=20).rewrite(spin)
+
+
+def _ask_again_and_again() -> None:
+    while True:
+        pass
