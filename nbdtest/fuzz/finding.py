@@ -21,6 +21,7 @@ import nbdtest
 from nbdtest.errors import UsageError
 from nbdtest.fuzz.problem import Kind, Problem
 from nbdtest.fuzz.script import Script, Send, script_from_json, script_to_json
+from nbdtest.report.pcapng import pcapng
 from nbdtest.wire import Transcript
 
 __all__ = ["Finding", "format_script", "load", "save"]
@@ -105,6 +106,7 @@ def save(finding: Finding, folder: Path, *, transcript: Transcript, output: str)
         place.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             (place / name).write_text(text, encoding="utf-8", errors="surrogateescape")
+        (place / "session.pcapng").write_bytes(pcapng(transcript))
     except OSError as error:
         raise UsageError(f"the finding cannot be written to {place}: {error.strerror}") from error
     return place
