@@ -5,17 +5,20 @@ What the bytes mean is not known here.
 
 from __future__ import annotations
 
+import os
+import select
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import islice
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from nbdtest.client.errors import Failure
 from nbdtest.errors import Disconnected, TransportError
 from nbdtest.net.tls import TLSClosed, TLSContext, TLSPipe
 
-__all__ = ["Channel", "Piece", "TLSChannel"]
+__all__ = ["Channel", "Piece", "TLSChannel", "Wire"]
 
 Piece: TypeAlias = bytes | bytearray | memoryview
 
@@ -23,6 +26,18 @@ MOST_PIECES = 64  # in one system call
 CIPHERTEXT = 1 << 16  # bytes received at a time under TLS, and encrypted at a time
 _DONTWAIT = socket.MSG_DONTWAIT
 _SENDING = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+
+
+class Wire(NamedTuple):
+    """The calls of a blocking socket that the fast lane makes, and nothing else of it."""
+
+    send: Callable[[Piece, int], int]
+    sendmsg: Callable[[Sequence[Piece], Sequence[Any], int], int]
+    recv: Callable[[int], bytes]
+    recv_into: Callable[[memoryview, int, int], int]
+    readv: Callable[[Sequence[bytearray | memoryview]], int]
+    poll: Callable[[], object]
+    """Wait until something has come, or do nothing where `readv` and `recv` wait just as well."""
 
 
 class Channel:
@@ -85,6 +100,14 @@ class Channel:
             return None
         except OSError as error:
             raise Failure.of_os("send", error) from None
+
+    def wire(self) -> Wire:
+        """The socket's own calls, for the fast lane."""
+        connected = self.socket
+        poller = select.poll()
+        poller.register(connected, select.POLLIN)
+        readv = partial(os.readv, connected.fileno())
+        return Wire(connected.send, connected.sendmsg, connected.recv, connected.recv_into, readv, poller.poll)
 
     def half_close(self) -> None:
         """Tell the server that nothing follows."""
@@ -177,6 +200,78 @@ class TLSChannel(Channel):
         if not self._closing:
             self.half_close()
         super().close()
+
+    def wire(self) -> Wire:
+        """The same calls through TLS: they wait, and what goes wrong with TLS is an OSError without a number."""
+
+        def recv(limit: int) -> bytes:
+            buffer = bytearray(limit)
+            count = self._wait_for_some(memoryview(buffer))
+            return bytes(buffer[:count])
+
+        def recv_into(view: memoryview, _count: int, flags: int) -> int:
+            have = self._wait_for_some(view)
+            while have and have < len(view) and flags & socket.MSG_WAITALL:
+                if not (more := self._wait_for_some(view[have:])):
+                    break
+                have += more
+            return have
+
+        def readv(buffers: Sequence[bytearray | memoryview]) -> int:
+            have = 0
+            for buffer in buffers:
+                view = memoryview(buffer)
+                count = self.pipe.read_into(view) if have else self._wait_for_some(view)
+                have += count
+                if count < len(view):
+                    break
+            return have
+
+        def send(data: Piece, _flags: int) -> int:
+            return self._send_waiting((data,))
+
+        def sendmsg(pieces: Sequence[Piece], _ancillary: Sequence[Any], _flags: int) -> int:
+            return self._send_waiting(pieces)
+
+        return Wire(send, sendmsg, recv, recv_into, readv, lambda: None)
+
+    def _wait_for_some(self, view: memoryview) -> int:
+        """Receive at least one byte, however long that takes; 0 when the server has closed TLS."""
+        pipe, ciphertext = self.pipe, self._ciphertext
+        try:
+            while not (count := pipe.read_into(view)):
+                if got := self._receive_into(ciphertext):
+                    pipe.feed(ciphertext[:got])
+                else:
+                    pipe.feed_eof()
+            return count
+        except TLSClosed:
+            return 0
+        except TransportError as error:
+            raise OSError(str(error)) from error
+
+    def _send_waiting(self, pieces: Sequence[Piece]) -> int:
+        """Send everything, however long that takes, and return how much that was."""
+        pipe = self.pipe
+        try:
+            if len(pieces) == 1:
+                pipe.write(pieces[0])
+                self._send_ciphertext(pipe.to_send())
+            else:
+                for ciphertext in pipe.encrypt(*pieces):
+                    self._send_ciphertext(ciphertext)
+        except (BrokenPipeError, ConnectionResetError):
+            self._deaf = True  # what there is to be received says why
+        except TransportError as error:
+            raise OSError(str(error)) from error
+        return sum(map(len, pieces))
+
+    def _send_ciphertext(self, ciphertext: bytes) -> None:
+        if self._unsent:
+            ciphertext, self._unsent = self._unsent + ciphertext, b""
+        sent = 0 if not self._deaf else len(ciphertext)
+        while sent < len(ciphertext):
+            sent += self._send(memoryview(ciphertext)[sent:] if sent else ciphertext, socket.MSG_NOSIGNAL)
 
     def push(self) -> None:
         """Send what is waiting to be sent, as far as the socket takes it."""

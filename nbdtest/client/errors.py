@@ -49,8 +49,8 @@ class Failure(Exception):
 
     @classmethod
     def of_os(cls, what: str, error: OSError) -> Failure:
-        """`what` failed in the operating system."""
-        return cls(what, error.errno or 0)
+        """`what` failed in the operating system, or, without a number, above it."""
+        return cls(what if error.errno else f"{what}: {error}", error.errno or 0)
 
     def in_call(self, call: str) -> Error:
         """The error that `call` raises."""

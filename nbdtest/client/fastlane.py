@@ -10,8 +10,6 @@ taken.
 from __future__ import annotations
 
 import errno
-import os
-import select
 import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -95,7 +93,6 @@ class FastLane:
         "_context",
         "_engine",
         "_extended",
-        "_fd",
         "_header",
         "_inbox",
         "_largest_write",
@@ -105,6 +102,7 @@ class FastLane:
         "_orders",
         "_poll",
         "_read_pacing",
+        "_readv",
         "_recv",
         "_recv_into",
         "_send",
@@ -119,15 +117,7 @@ class FastLane:
         self._engine = engine
         self._inbox = engine.inbox
         self._lock = lock
-        connected = channel.socket
-        self._fd = connected.fileno()
-        self._send = connected.send
-        self._sendmsg = connected.sendmsg
-        self._recv = connected.recv
-        self._recv_into = connected.recv_into
-        poller = select.poll()
-        poller.register(self._fd, select.POLLIN)
-        self._poll = poller.poll
+        self._send, self._sendmsg, self._recv, self._recv_into, self._readv, self._poll = channel.wire()
         self._read_pacing = Pacing()
         self._order_pacing = Pacing()
         self._extended = engine.extended
@@ -359,7 +349,7 @@ class FastLane:
                 sent = self._send(request, _NOSIGNAL)
                 if pacing.polls:
                     self._poll()
-                got = os.readv(self._fd, (header, buffer))
+                got = self._readv((header, buffer))
                 total = len(header) + count
                 if got < total:
                     got = self._read_on(header, expected, buffer, got, total)
@@ -404,7 +394,7 @@ class FastLane:
         size = len(expected)
         while got < total and header[:got] == expected[:got]:
             if got < size:
-                more = os.readv(self._fd, (memoryview(header)[got:], buffer))
+                more = self._readv((memoryview(header)[got:], buffer))
             else:
                 more = self._recv_into(memoryview(buffer)[got - size :], 0, _WAITALL)
             if not more:

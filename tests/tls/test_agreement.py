@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from nbdtest.client import NBD, TLS_DISABLE, Error
 from nbdtest.fakeserver import FakeServer, TLSMode
+from nbdtest.fakeserver.rules import Moment
 from nbdtest.fakeserver.session import Session
 from nbdtest.fixtures.pki import PSKMaterial
 from nbdtest.net.tls import server_context
@@ -36,27 +37,18 @@ def go_nowhere(handle: NBD) -> None:
 
 
 @pytest.fixture(scope="module")
-def server(nbd_psk: PSKMaterial):
+def sessions() -> list[Session]:
+    """The sessions of the server, the newest last."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def server(nbd_psk: PSKMaterial, sessions: list[Session]) -> Iterator[FakeServer]:
     # What a client may not do is not the question here.
     context = server_context(nbd_psk.server())
     with FakeServer(size=4096, tls=context, tls_mode=TLSMode.SELECTIVE, tolerate=["*"]) as made:
+        made.on(Moment.GREETING, where=lambda session: sessions.append(session) is None).pass_through()
         yield made
-
-
-def session_of(server: FakeServer) -> Session:
-    """The session of the only connection, when the server's thread is done with what has arrived."""
-    found: list[Session] = []
-    looked = threading.Event()
-
-    def look() -> None:
-        assert server._loop is not None
-        found.extend(connection.engine.session for connection in server._loop.connections)
-        looked.set()
-
-    assert server._loop is not None
-    server._loop.call(look)
-    assert looked.wait(10)
-    return found[-1]
 
 
 @settings(max_examples=60, deadline=None)
@@ -66,7 +58,7 @@ def session_of(server: FakeServer) -> Session:
     tls=st.booleans(),
 )
 def test_both_sides_agree_after_any_options(
-    server: FakeServer, nbd_psk: PSKMaterial, before: list[str], after: list[str], tls: bool
+    server: FakeServer, sessions: list[Session], nbd_psk: PSKMaterial, before: list[str], after: list[str], tls: bool
 ) -> None:
     with NBD() as handle:
         handle.set_tls(TLS_DISABLE)
@@ -81,11 +73,11 @@ def test_both_sides_agree_after_any_options(
                 STEPS[step](handle)
             except Error:
                 assert handle.aio_is_negotiating(), step
-            session = session_of(server)
+            session = sessions[-1]
             assert handle.get_tls_negotiated() == session.in_tls
             assert handle.get_extended_headers_negotiated() == session.extended
             assert handle.get_structured_replies_negotiated() == (session.structured or session.extended)
-        contexts = session_of(server).contexts
+        contexts = sessions[-1].contexts
         handle.opt_go()
         assert handle.pread(512, 0) == bytes(512)
         if handle.get_structured_replies_negotiated():

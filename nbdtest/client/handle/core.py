@@ -7,7 +7,6 @@ import os
 import threading
 from typing import Any, ClassVar
 
-from nbdtest.client.channel import TLSChannel
 from nbdtest.client.constants import STRICT_MASK
 from nbdtest.client.debug import Reporter, print_exception
 from nbdtest.client.driver import Driver
@@ -71,7 +70,7 @@ class HandleCore:
         """Open the fast lane where the settings leave nothing to be checked, said or timed; else close it."""
         settings, channel = self._settings, self._driver.channel
         plain = not settings.debug and settings.strict == STRICT_MASK.value and self._timeout_s is None
-        if plain and channel is not None and not isinstance(channel, TLSChannel) and self._engine.transmitting:
+        if plain and channel is not None and self._engine.transmitting:
             self._lane = FastLane(self._engine, channel, self._lock)
         else:
             self._lane = None

@@ -159,6 +159,9 @@ class TLSPipe:
         Raises:
             UsageError: the handshake is not complete, or our side of the session is closed.
         """
+        if len(pieces) == 1 and len(pieces[0]) <= PIECE:
+            self._encrypt(pieces[0])  # a request without data, as most are
+            return
         for piece in _records(pieces):
             self._encrypt(piece)
 
@@ -181,6 +184,8 @@ class TLSPipe:
         if not self._established:
             raise UsageError("the TLS handshake is not complete: nothing can be read yet")
         view = memoryview(buffer)
+        if self._is_dry():
+            return 0
         if self._kept:
             count = min(len(self._kept), view.nbytes)
             view[:count] = self._kept[:count]
@@ -200,6 +205,12 @@ class TLSPipe:
         self._said_goodbye = True
         with suppress(ssl.SSLError):  # the peer's own notice has not come yet, or something else has: reading will tell
             self._ssl.unwrap()
+
+    def _is_dry(self) -> bool:
+        """Whether there is nothing to be read or told: asking OpenSSL instead would cost an exception."""
+        incoming = self._incoming
+        empty = not incoming.pending and not incoming.eof and not self._kept and not self._ssl.pending()
+        return empty and self._failure is None
 
     def _read(self, buffer: bytearray | memoryview) -> int:
         """Decrypt what is there and fits. The end, of whatever kind, is kept as a failure, to be told when the bytes
