@@ -44,6 +44,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "Repeatable.",
     )
     group.addoption(
+        "--nbd-client",
+        action="append",
+        default=[],
+        metavar="COMMAND",
+        help="client to test: a command with {uri} (or {socket}, {port}) where it takes the server's place, and {file} "
+        "for a scratch file to copy from or to. Repeatable.",
+    )
+    group.addoption(
         "--nbd-level",
         choices=("must", "should", "may"),
         default="may",
@@ -102,7 +110,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Set up the part that runs the suite, if an option or an argument asks for it."""
     config.addinivalue_line("markers", "nbd: the checks of the NBD conformance suite")
     arguments = [argument for argument in config.args if _names_suite(config, argument)]
-    if not (config.getoption("nbd_server") or arguments):
+    if not (config.getoption("nbd_server") or config.getoption("nbd_client") or arguments):
         return
     from nbdtest.errors import UsageError
     from nbdtest.plugin.suite import suite_of
@@ -118,8 +126,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that uses `nbd_server` once for each server, when there are several."""
     suite: Suite | None = metafunc.config.pluginmanager.get_plugin(SUITE)
-    if suite is not None and len(suite.subjects) > 1 and "nbd_server" in metafunc.fixturenames:
-        names = [subject.spec.name for subject in suite.subjects]
+    if suite is not None and len(suite.servers) > 1 and "nbd_server" in metafunc.fixturenames:
+        names = [subject.spec.name for subject in suite.servers]
         metafunc.parametrize("nbd_server", names, indirect=True, scope="session")
 
 
@@ -130,8 +138,8 @@ def nbd_server(request: pytest.FixtureRequest) -> Iterator[Server]:
     from nbdtest.fixtures.server import Server, server_of
 
     suite: Suite | None = request.config.pluginmanager.get_plugin(SUITE)
-    if suite is not None:
-        subject = suite.subject(getattr(request, "param", suite.subjects[0].spec.name))
+    if suite is not None and suite.servers:
+        subject = suite.server(getattr(request, "param", suite.servers[0].spec.name))
         yield Server(subject.source)
         return  # the suite stops it, whose items use it too
     with server_of(parse_server("builtin")) as server:

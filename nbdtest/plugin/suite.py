@@ -9,7 +9,7 @@ import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 
@@ -22,12 +22,26 @@ from nbdtest.fixtures.subject import Settings, Subject
 from nbdtest.fuzz.campaign import Limits
 from nbdtest.plugin import SUITE_NODE, SUITE_PACKAGE
 from nbdtest.plugin.fuzzing import FuzzItem, limits_of
-from nbdtest.plugin.summary import Summary, details
+from nbdtest.plugin.summary import Summary, details, repeat
 from nbdtest.report.json_document import result_row
 from nbdtest.report.rendering import writer_for
 from nbdtest.report.results import Level, Outcome, Result
 
+if TYPE_CHECKING:
+    from nbdtest.fixtures.client_subject import ClientSubject
+
 __all__ = ["Suite", "suite_of"]
+
+
+AnySubject: TypeAlias = "Subject | ClientSubject"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One target and the checks that are to be run on it."""
+
+    subject: AnySubject
+    checks: tuple[Check, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +66,7 @@ class Unsuccessful(Exception):
 class CheckItem(pytest.Item):
     """One check on one target."""
 
-    def __init__(self, *, check: Check, subject: Subject, **kwargs: Any) -> None:
+    def __init__(self, *, check: Check, subject: AnySubject, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.check = check
         self.subject = subject
@@ -75,7 +89,7 @@ class CheckItem(pytest.Item):
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Say what a server's author needs to know; a traceback is shown for faults outside the check only."""
         if isinstance(excinfo.value, Unsuccessful):
-            return details(excinfo.value.result, self.subject.spec.text)
+            return details(excinfo.value.result, repeat(self.subject, self.check.id))
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
@@ -89,30 +103,29 @@ class TargetCollector(pytest.Collector):
     def __init__(
         self,
         *,
-        subject: Subject,
-        checks: Sequence[Check],
+        task: Task,
         selection: Selection,
         fuzz: Limits | None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._subject = subject
-        self._checks = checks
+        self._task = task
         self._selection = selection
         self._fuzz = fuzz
 
     def collect(self) -> Iterator[CheckItem | FuzzItem]:
         """Yield the items."""
-        for check in self._checks:
+        subject = self._task.subject
+        for check in self._task.checks:
             if self._selection.has(f"{self.nodeid}::{check.id}"):
-                yield CheckItem.from_parent(self, name=check.id, check=check, subject=self._subject)
-        if self._fuzz is None:
+                yield CheckItem.from_parent(self, name=check.id, check=check, subject=subject)
+        if self._fuzz is None or not isinstance(subject, Subject):
             return
         # Every worker of pytest-xdist has to see the same items; so each of them gets one.
         for number in range(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))):
             name = f"fuzz-{number + 1}"
             if self._selection.has(f"{self.nodeid}::{name}"):
-                yield FuzzItem.from_parent(self, name=name, subject=self._subject, limits=self._fuzz)
+                yield FuzzItem.from_parent(self, name=name, subject=subject, limits=self._fuzz)
 
 
 class SuiteCollector(pytest.Collector):
@@ -124,53 +137,51 @@ class SuiteCollector(pytest.Collector):
 
     def collect(self) -> Iterator[TargetCollector]:
         """Yield a collector for each target."""
-        for subject in self._suite.subjects:
-            name = subject.spec.name
-            node = f"{self.nodeid}::{name}"
+        for task in self._suite.tasks:
+            name = task.subject.spec.name
             yield TargetCollector.from_parent(
                 self,
                 name=name,
-                nodeid=node,
-                subject=subject,
-                checks=self._suite.checks,
+                nodeid=f"{self.nodeid}::{name}",
+                task=task,
                 selection=self._suite.selection,
                 fuzz=self._suite.fuzz,
             )
 
 
 class Suite:
-    """A plugin object: the servers to test in this process, and the hooks that test them."""
+    """A plugin object: the servers and clients to test in this process, and the hooks that test them."""
 
     def __init__(
         self,
         config: pytest.Config,
         *,
-        subjects: Sequence[Subject],
-        checks: Sequence[Check],
+        tasks: Sequence[Task],
         collects: bool,
         selection: Selection,
         reports: Sequence[str],
         fuzz: Limits | None = None,
     ) -> None:
-        self.subjects = tuple(subjects)
-        self.checks = tuple(checks)
+        self.tasks = tuple(tasks)
+        self.subjects = tuple(task.subject for task in tasks)
+        self.servers = tuple(subject for subject in self.subjects if isinstance(subject, Subject))
         self.selection = selection
         self.fuzz = fuzz
         self.settings_strict = bool(config.getoption("nbd_strict"))
         self._collects = collects
         self._worker = hasattr(config, "workerinput")
-        self.summary = Summary(self.subjects, self.checks, reports, strict=self.settings_strict)
+        checks = {check.id: check for task in tasks for check in task.checks}
+        self.summary = Summary(self.subjects, tuple(checks.values()), reports, strict=self.settings_strict)
 
-    def subject(self, name: str) -> Subject:
-        """The target of this name."""
-        return next(subject for subject in self.subjects if subject.spec.name == name)
+    def server(self, name: str) -> Subject:
+        """The server of this name."""
+        return next(subject for subject in self.servers if subject.spec.name == name)
 
     def pytest_report_header(self) -> list[str]:
         """Say what is tested, and which servers are not written to."""
         lines = []
         if self._collects:
-            names = ", ".join(subject.spec.name for subject in self.subjects)
-            lines.append(f"nbd: {len(self.checks)} checks on {names}")
+            lines += [f"nbd: {len(task.checks)} checks on {task.subject.spec.name}" for task in self.tasks]
         lines += [f"nbd: {note}" for note in self.summary.notes()]
         return lines
 
@@ -272,7 +283,8 @@ def suite_of(config: pytest.Config, arguments: Sequence[str]) -> Suite:
     Raises:
         UsageError: an option cannot be used.
     """
-    specs = parse_servers(config.getoption("nbd_server") or ["builtin"])
+    commands = config.getoption("nbd_client")
+    servers = parse_servers(config.getoption("nbd_server") or ([] if commands else ["builtin"]))
     captures = config.getoption("nbd_pcap")
     settings = Settings(
         timeout_s=float(config.getoption("nbd_timeout")),
@@ -281,23 +293,40 @@ def suite_of(config: pytest.Config, arguments: Sequence[str]) -> Suite:
         deviations=tuple(_deviations(config.getoption("nbd_expect"))),
         captures=Path(captures) if captures else None,
     )
-    patterns = [glob for option in config.getoption("nbd_checks") for glob in option.split(",") if glob]
-    checks = select(in_order(each_check()), ids=patterns, level=Level(config.getoption("nbd_level")))
-    if not checks:
-        raise UsageError("no check is selected: --nbd-checks and --nbd-level leave nothing")
+    tasks: list[Task] = []
+    if servers:
+        checks = _chosen(config, "server")
+        tasks += [Task(Subject(spec, settings), checks) for spec in servers]
+    if commands:
+        from nbdtest.fixtures.client_command import parse_clients
+        from nbdtest.fixtures.client_subject import ClientSubject
+
+        clients = parse_clients(commands)
+        checks = _chosen(config, "client")
+        tasks += [Task(ClientSubject(spec, settings), checks) for spec in clients]
+    names = [task.subject.spec.name for task in tasks]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UsageError(f"a server and a client are both called {twice.pop()}: test them one after the other")
     reports = list(config.getoption("nbd_report"))
     for path in reports:
         writer_for(path)
     others = set(config.getoption("file_or_dir") or ()) - set(arguments)
     return Suite(
         config,
-        subjects=[Subject(spec, settings) for spec in specs],
-        checks=checks,
+        tasks=tasks,
         collects=bool(arguments) or not others,
         selection=Selection(tuple(argument for argument in arguments if not _whole(argument))),
         reports=reports,
         fuzz=limits_of(config.getoption("nbd_fuzz")) if config.getoption("nbd_fuzz") else None,
     )
+
+
+def _chosen(config: pytest.Config, role: str) -> tuple[Check, ...]:
+    patterns = [glob for option in config.getoption("nbd_checks") for glob in option.split(",") if glob]
+    checks = select(in_order(each_check(role)), ids=patterns, level=Level(config.getoption("nbd_level")))
+    if not checks:
+        raise UsageError("no check is selected: --nbd-checks and --nbd-level leave nothing")
+    return checks
 
 
 def _whole(argument: str) -> bool:

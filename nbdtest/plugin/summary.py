@@ -9,7 +9,7 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,27 +21,36 @@ from nbdtest.report.rendering import writer_for
 from nbdtest.report.results import Level, Outcome, Report, Result, TargetInfo
 from nbdtest.report.wording import printable, rule_lines, verdict, word
 
-__all__ = ["Summary", "details", "repeat_with_pytest"]
+if TYPE_CHECKING:
+    from nbdtest.fixtures.client_subject import ClientSubject
+
+__all__ = ["Summary", "details", "repeat"]
 
 
-def repeat_with_pytest(spec: str, check: str) -> str:
-    """The command that runs one check on one server again."""
-    return shlex.join(["pytest", f"--nbd-server={spec}", f"--nbd-checks={check}"])
+def repeat(subject: Subject | ClientSubject, check: str) -> str:
+    """The command that runs one check on one target again."""
+    option = "--nbd-server" if isinstance(subject, Subject) else "--nbd-client"
+    return shlex.join(["pytest", f"{option}={subject.spec.text}", f"--nbd-checks={check}"])
 
 
-def details(result: Result, spec: str) -> str:
-    """Everything that a server's author needs to know of a result that went wrong."""
+def details(result: Result, again: str) -> str:
+    """Everything that an author needs to know of a result that went wrong; `again` is the command that repeats it."""
     parts = [result.title, printable(result.message)]
     if result.transcript:
         parts.append("what was sent and received:\n" + printable(result.transcript))
-    return "\n\n".join(part for part in [*parts, f"again: {repeat_with_pytest(spec, result.check)}"] if part)
+    return "\n\n".join(part for part in [*parts, f"again: {again}"] if part)
 
 
 class Summary:
     """The results so far, and what is known of the targets."""
 
     def __init__(
-        self, subjects: Sequence[Subject], checks: Sequence[Check], reports: Sequence[str], *, strict: bool
+        self,
+        subjects: Sequence[Subject | ClientSubject],
+        checks: Sequence[Check],
+        reports: Sequence[str],
+        *,
+        strict: bool,
     ) -> None:
         self._subjects = subjects
         self._checks = checks
@@ -53,12 +62,7 @@ class Summary:
 
     def notes(self) -> list[str]:
         """What the user should know of the servers before anything is run."""
-        return [
-            f"{subject.spec.name} was not started for the tests: checks that write are skipped (--nbd-allow-writes "
-            "runs them)"
-            for subject in self._subjects
-            if not subject.source.writable and not subject.spec.read_only
-        ]
+        return [f"{subject.spec.name}: {subject.note}" for subject in self._subjects if subject.note]
 
     def add(self, report: pytest.TestReport) -> None:
         """Take over the result that a test report carries."""
@@ -120,12 +124,14 @@ class Summary:
             return
         report = self.report()
         terminal.write_sep("=", "NBD conformance")
-        for target in report.targets:
-            self._print_target(terminal, report, target)
+        for subject, target in zip(self._subjects, report.targets, strict=True):
+            self._print_target(terminal, report, subject, target)
         for line in self._written:
             terminal.write_line(line)
 
-    def _print_target(self, terminal: pytest.TerminalReporter, report: Report, target: TargetInfo) -> None:
+    def _print_target(
+        self, terminal: pytest.TerminalReporter, report: Report, subject: Subject | ClientSubject, target: TargetInfo
+    ) -> None:
         results = report.of(target.name)
         if not results:
             return
@@ -138,13 +144,12 @@ class Summary:
         )
         for result in results:
             if result.fails_run(strict=self._strict) or (result.outcome is Outcome.WARNED and not result.expected):
-                _print_result(terminal, report, target, result)
-        for note in self.notes():
-            if note.startswith(f"{target.name} "):
-                terminal.write_line(f"  {note}")
+                _print_result(terminal, report, result, repeat(subject, result.check))
+        if subject.note:
+            terminal.write_line(f"  {subject.note} (--nbd-allow-writes runs them)")
 
 
-def _print_result(terminal: pytest.TerminalReporter, report: Report, target: TargetInfo, result: Result) -> None:
+def _print_result(terminal: pytest.TerminalReporter, report: Report, result: Result, again: str) -> None:
     terminal.write_line(f"  {word(result)}: {result.check}: {result.title}")
     lines = printable(result.message).strip().splitlines()
     if result.outcome is Outcome.ERROR:
@@ -153,4 +158,4 @@ def _print_result(terminal: pytest.TerminalReporter, report: Report, target: Tar
         lines += rule_lines(report, result)
     for line in lines:
         terminal.write_line(f"    {line}")
-    terminal.write_line(f"    again: {repeat_with_pytest(target.spec, result.check)}")
+    terminal.write_line(f"    again: {again}")
