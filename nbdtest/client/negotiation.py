@@ -167,15 +167,17 @@ def starttls(engine: Engine) -> Dialogue:
     if reply.type == Rep.ACK:
         if engine.tls_negotiated:
             raise Failure("handshake: unable to support server accepting TLS twice", errno.EPROTO)
-        if len(engine.inbox):
-            # TLS-041: what came in clear after the agreement must not be taken for something that came encrypted.
-            raise Failure("handshake: the server sent unencrypted bytes after it had accepted STARTTLS", errno.EPROTO)
         engine.forget_export()
         engine.structured = engine.extended = engine.meta_valid = False
         engine.contexts.clear()
         engine.tls_wanted = True
         engine.rest_in(states.TLS_WRITING)
         while engine.tls_wanted:
+            if len(engine.inbox):
+                # TLS-041: what came in clear after the agreement must not be taken for something that came encrypted.
+                raise Failure(
+                    "handshake: the server sent unencrypted bytes after it had accepted STARTTLS", errno.EPROTO
+                )
             yield
         return None
     refusal = _refusal(engine, reply)

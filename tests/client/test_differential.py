@@ -107,6 +107,8 @@ def nbd_server(directory: str, root: str = "/") -> Iterator[str]:
         yield str(outside / "sock")
     finally:
         os.kill(int((outside / "pid").read_text()), signal.SIGTERM)
+        while (outside / "pid").exists():  # which it removes as the last thing it does
+            time.sleep(0.01)
 
 
 NBDKIT = ("connect_command", "nbdkit", "-s", "--exit-with-parent", "memory", "1M")
