@@ -34,6 +34,7 @@ class Subprocess:
 
     def __init__(self, pid: int, directory: str | None = None) -> None:
         self.pid = pid
+        self.patience_s = PATIENCE_S
         self._directory = directory
         try:
             self._pidfd = os.pidfd_open(pid)
@@ -59,7 +60,7 @@ class Subprocess:
             self._signal(signal.SIGTERM)
             shutil.rmtree(self._directory, ignore_errors=True)
         for number in (signal.SIGTERM, signal.SIGKILL, None):
-            if self._ended_within(PATIENCE_S):
+            if self._ended_within(self.patience_s):
                 break
             if number is not None:
                 self._signal(number)
