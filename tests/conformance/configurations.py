@@ -157,6 +157,6 @@ def target_of(
 
     source = InProcess(begin(), begin, export_name=configuration.export_name)
     try:
-        yield ServerTarget(source, timeout_s=1.0, quiet_s=QUIET_S, bad_range=configuration.bad_range)
+        yield ServerTarget(source, timeout_s=2.0, quiet_s=QUIET_S, bad_range=configuration.bad_range)
     finally:
         source.close()

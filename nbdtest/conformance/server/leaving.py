@@ -15,7 +15,9 @@ from nbdtest.report.results import Level
 from nbdtest.wire import Cmd, Opt, Option, Request
 
 Moment = Callable[[ServerTarget, Callable[[Peer], None]], None]
-_CPU_SHARE = 0.2
+_WATCHED_S = 0.4
+_IDLE_CPU_S = 0.05
+"""What an idle server may use in that time: a busy one gets more even on a crowded machine."""
 _ROUNDS = 20
 
 
@@ -199,9 +201,9 @@ def burns_no_cpu(t: ServerTarget) -> None:
     vanish(t)
     t.wait(4 * t.quiet_s)
     before = t.source.vitals()
-    t.wait(0.25)
+    t.wait(_WATCHED_S)
     after = t.source.vitals()
     if before is None or after is None:
         return
-    share = (after.cpu_s - before.cpu_s) / 0.25
-    expect(share < _CPU_SHARE, f"{share:.0%} of a processor while nobody is connected", "idleness")
+    used = after.cpu_s - before.cpu_s
+    expect(used <= _IDLE_CPU_S, f"{used:.2f} s of processor in {_WATCHED_S} s while nobody is connected", "idleness")
