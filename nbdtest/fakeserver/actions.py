@@ -307,9 +307,10 @@ class Stall(Action):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Drip(Action):
-    """What follows leaves one byte at a time, `every_s` seconds apart, to the end of this reply."""
+    """What follows leaves one byte at a time, `every_s` seconds apart: the `first` bytes, or all of this reply."""
 
     every_s: float = 0.0005
+    first: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

@@ -97,6 +97,11 @@ class Conversation:
         negotiating = (Phase.GREETING, Phase.GREETED, Phase.HAGGLING)
         if engine.lied or (session.phase in negotiating[:2] and not unread):
             return  # TERM-006, TERM-034; and who only looks whether somebody listens has negotiated nothing
+        oldstyle = engine.settings.style is Style.OLDSTYLE
+        if session.phase in negotiating and HandshakeFlag.FIXED_NEWSTYLE not in session.offered:
+            return  # TERM-008: there is no OPT_ABORT without fixed newstyle
+        if oldstyle and not session.requests:
+            return  # OLD-007: who does not like an oldstyle greeting just disconnects
         if session.phase in negotiating:
             engine.violation(Violation("TERM-010", "the client dropped the connection in haggling, without OPT_ABORT"))
         elif session.phase is Phase.TRANSMISSION:

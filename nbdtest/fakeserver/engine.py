@@ -325,8 +325,8 @@ class Engine:
                 self.release(name, self.now)
             case actions.Stall():
                 self._outbox.stalled = True
-            case actions.Drip(every_s=every_s):
-                self._outbox.drip(every_s)
+            case actions.Drip(every_s=every_s, first=first):
+                self._outbox.drip(every_s, first)
             case actions.Cut(after=after, rst=rst):
                 self._outbox.cut(after, rst=rst)
             case actions.Close():

@@ -77,11 +77,11 @@ class Journal:
         what = outgoing.message if plain and outgoing.message is not None else outgoing.summary()
         self._add((connection, Sender.SERVER, now, kept, length, what))
 
-    def exchange(
-        self, connection: int, now: float, request: bytes, reply: bytes, kinds: tuple[type[Message], type[Message]]
-    ) -> None:
-        """Take down the headers of an ordinary request and its reply, which are decoded only if somebody looks."""
-        self._entries.append((connection, now, request, reply, kinds))
+    @property
+    def exchanges(self) -> Callable[[_Exchange], None]:
+        """A function that takes down an ordinary request and its reply, in as little time as possible: connection,
+        time, the two headers as bytes, and their classes, which decode them only if somebody looks."""
+        return self._entries.append
 
     def event(self, connection: int, now: float, text: str, *, by_client: bool = False) -> None:
         """Take down something that is not bytes."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from nbdtest.errors import Disconnected
@@ -47,11 +46,16 @@ BATCH_PIECES = 512
 _READ, _WRITE = int(Cmd.READ), int(Cmd.WRITE)
 _DATA = int(DATA)
 _DONE = int(ReplyFlag.DONE)
-_OFFSET_DATA, _NONE = int(ReplyType.OFFSET_DATA), int(ReplyType.NONE)
+_CONTENT, _NOTHING = int(ReplyType.OFFSET_DATA), int(ReplyType.NONE)
 _COMPACT, _EXTENDED = struct.Struct(">IHHQQI"), struct.Struct(">IHHQQQ")
-_SIMPLE = struct.Struct(">IIQ")
-_CHUNK, _CHUNK_DATA = struct.Struct(">IHHQI"), struct.Struct(">IHHQIQ")
-_WIDE, _WIDE_DATA = struct.Struct(">IHHQQQ"), struct.Struct(">IHHQQQQ")
+_SIMPLE = struct.Struct(">IIQ").pack
+_CHUNK, _CHUNK_DATA = struct.Struct(">IHHQI").pack, struct.Struct(">IHHQIQ").pack
+_WIDE, _WIDE_DATA = struct.Struct(">IHHQQQ").pack, struct.Struct(">IHHQQQQ").pack
+_KINDS: dict[Frames, tuple[type[Message], type[Message]]] = {
+    Frames.SIMPLE: (Request, SimpleReply),
+    Frames.STRUCTURED: (Request, StructuredReplyHeader),
+    Frames.EXTENDED: (ExtendedRequest, ExtendedReplyHeader),
+}
 
 
 def open_lane(engine: Engine, journal: Journal) -> Lane | None:
@@ -101,14 +105,14 @@ class Lane:
             Disconnected: the client left in the middle of a WRITE, or memory ran out.
         """
         extended = self.frames is Frames.EXTENDED
+        simple = self.frames is Frames.SIMPLE
         parse, size = (_EXTENDED.unpack_from, _EXTENDED.size) if extended else (_COMPACT.unpack_from, _COMPACT.size)
         magic = EXTENDED_REQUEST_MAGIC if extended else REQUEST_MAGIC
         write_flags = int(CmdFlag.PAYLOAD_LEN) if extended else 0
-        read_reply, write_reply, reply_kind = self._replies()
-        kinds: tuple[type[Message], type[Message]] = (ExtendedRequest if extended else Request, reply_kind)
-        disk, minimum, maximum, rules = self.disk, self.minimum, self.maximum, self.engine.rules
-        any_status = self.frames is Frames.SIMPLE or self.whole_reads
-        session, connection, exchange = self.engine.session, self.engine.connection, self.journal.exchange
+        kinds = _KINDS[self.frames]
+        disk, minimum, maximum, rules, version = self.disk, self.minimum, self.maximum, self.engine.rules, self.version
+        any_status = simple or self.whole_reads
+        session, connection, note = self.engine.session, self.engine.connection, self.journal.exchanges
         disk_version, disk_size, run_start, run_end = -1, 0, 0, -1
         payload = bytearray()
         have = 0
@@ -125,7 +129,7 @@ class Lane:
                 if disk_version != disk.version:
                     disk_version, disk_size, run_end = disk.version, disk.size, -1
                 end = offset + length
-                if seen != magic or not 0 < length <= maximum or end > disk_size or rules.version != self.version:
+                if seen != magic or not 0 < length <= maximum or end > disk_size or rules.version != version:
                     break
                 if minimum > 1 and (offset % minimum or length % minimum):
                     break
@@ -136,17 +140,28 @@ class Lane:
                             run_end = -1
                         if end > run_end:
                             break
-                    head = read_reply(cookie, offset, length)
+                    if simple:
+                        head = _SIMPLE(SIMPLE_REPLY_MAGIC, 0, cookie)
+                    elif extended:
+                        head = _WIDE_DATA(EXTENDED_REPLY_MAGIC, _DONE, _CONTENT, cookie, offset, length + 8, offset)
+                    else:
+                        head = _CHUNK_DATA(STRUCTURED_REPLY_MAGIC, _DONE, _CONTENT, cookie, length + 8, offset)
                     out.append(head)
                     out += disk.pieces(offset, length)
-                    waiting += length
-                    exchange(connection, now, bytes(buffer[at : at + size]), head, kinds)
+                    waiting += len(head) + length
+                    note((connection, now, bytes(buffer[at : at + size]), head, kinds))
                     at += size
                 elif command == _WRITE and flags == write_flags and not self.read_only:
-                    head = write_reply(cookie, offset)
-                    exchange(connection, now, bytes(buffer[at : at + size]), head, kinds)
+                    if simple:
+                        head = _SIMPLE(SIMPLE_REPLY_MAGIC, 0, cookie)
+                    elif extended:
+                        head = _WIDE(EXTENDED_REPLY_MAGIC, _DONE, _NOTHING, cookie, offset, 0)
+                    else:
+                        head = _CHUNK(STRUCTURED_REPLY_MAGIC, _DONE, _NOTHING, cookie, 0)
+                    note((connection, now, bytes(buffer[at : at + size]), head, kinds))
                     at += size
-                    _send(connected, out)  # what was read before must not show what is written now
+                    if out:
+                        _send(connected, out, waiting)  # what was read before must not show what is written now
                     if have - at >= length:
                         data = buffer[at : at + length]
                         at += length
@@ -161,54 +176,26 @@ class Lane:
                         disk.write(offset, data)
                     except DiskError as error:
                         raise Disconnected(str(error)) from error  # no memory left: an error now would need the engine
-                    out, waiting = [head], 0
+                    out, waiting = [head], len(head)
                 else:
                     break
                 session.requests += 1
                 if waiting > BATCH_BYTES or len(out) > BATCH_PIECES:
-                    _send(connected, out)
+                    _send(connected, out, waiting)
                     out, waiting = [], 0
             if out:
-                _send(connected, out)
-            if have - at >= size or rules.version != self.version:
+                _send(connected, out, waiting)
+            if have - at >= size or rules.version != version:
                 return bytes(buffer[at:have])
             have -= at
             if at and have:
                 buffer[:have] = bytes(buffer[at : at + have])
 
-    def _replies(self) -> tuple[Callable[[int, int, int], bytes], Callable[[int, int], bytes], type[Message]]:
-        """Functions that pack the header of a READ's and of a WRITE's reply, and the class of these headers."""
-        match self.frames:
-            case Frames.SIMPLE:
-                pack = _SIMPLE.pack
-                return (
-                    lambda cookie, offset, length: pack(SIMPLE_REPLY_MAGIC, 0, cookie),
-                    lambda cookie, offset: pack(SIMPLE_REPLY_MAGIC, 0, cookie),
-                    SimpleReply,
-                )
-            case Frames.STRUCTURED:
-                data, none = _CHUNK_DATA.pack, _CHUNK.pack
-                return (
-                    lambda cookie, offset, length: data(
-                        STRUCTURED_REPLY_MAGIC, _DONE, _OFFSET_DATA, cookie, length + 8, offset
-                    ),
-                    lambda cookie, offset: none(STRUCTURED_REPLY_MAGIC, _DONE, _NONE, cookie, 0),
-                    StructuredReplyHeader,
-                )
-        wide_data, wide_none = _WIDE_DATA.pack, _WIDE.pack
-        return (
-            lambda cookie, offset, length: wide_data(
-                EXTENDED_REPLY_MAGIC, _DONE, _OFFSET_DATA, cookie, offset, length + 8, offset
-            ),
-            lambda cookie, offset: wide_none(EXTENDED_REPLY_MAGIC, _DONE, _NONE, cookie, offset, 0),
-            ExtendedReplyHeader,
-        )
 
-
-def _send(connected: socket.socket, pieces: list[Readable]) -> None:
-    if not pieces:
-        return
+def _send(connected: socket.socket, pieces: list[Readable], size: int) -> None:
     sent = connected.sendmsg(pieces)
+    if sent == size:
+        return
     rest = unsent(pieces, sent)
     while rest:
         rest = unsent(rest, connected.sendmsg(rest))

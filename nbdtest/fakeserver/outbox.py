@@ -22,7 +22,18 @@ class End(enum.Enum):
 class Outbox:
     """A queue of pieces, some of which may not leave before a certain time."""
 
-    __slots__ = ("_cut_after", "_cut_end", "_drip_at", "_end", "_every_s", "_items", "cut_short", "size", "stalled")
+    __slots__ = (
+        "_cut_after",
+        "_cut_end",
+        "_drip_at",
+        "_drip_left",
+        "_end",
+        "_every_s",
+        "_items",
+        "cut_short",
+        "size",
+        "stalled",
+    )
 
     def __init__(self) -> None:
         self._items: deque[tuple[float, Readable]] = deque()
@@ -33,6 +44,7 @@ class Outbox:
         """Whether it ends by a cut: a layer below must not add a farewell."""
         self._every_s: float | None = None
         self._drip_at = 0.0
+        self._drip_left: float = math.inf
         self._cut_after: int | None = None
         self._cut_end = End.FIN
         self._end: End | None = None
@@ -88,9 +100,10 @@ class Outbox:
         """When the next piece may leave; `inf` for never."""
         return math.inf if self.stalled or not self._items else self._items[0][0]
 
-    def drip(self, every_s: float | None) -> None:
-        """From here on queue single bytes, so far apart; None ends that."""
+    def drip(self, every_s: float | None, first: int | None = None) -> None:
+        """From here on queue single bytes, so far apart, `first` of them or all; None ends that."""
         self._every_s = every_s
+        self._drip_left = math.inf if first is None else first
 
     def cut(self, after: int, *, rst: bool) -> None:
         """Let `after` more bytes in and then end."""
@@ -110,6 +123,10 @@ class Outbox:
         if self._every_s is None:
             self._items.append((0.0, piece))
             return
-        for at in range(len(piece)):
+        dripping = int(min(len(piece), self._drip_left))
+        self._drip_left -= dripping
+        for at in range(dripping):
             self._drip_at = max(self._drip_at, now) + self._every_s
             self._items.append((self._drip_at, piece[at : at + 1]))
+        if dripping < len(piece):
+            self._items.append((0.0, piece[dripping:]))

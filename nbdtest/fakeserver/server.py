@@ -44,6 +44,8 @@ __all__ = ["FakeServer", "VerificationFailed"]
 
 LANE_AFTER = 32
 """So many requests make a connection worth a thread of its own."""
+SEND_BUFFER = 1 << 20
+"""Asked of the kernel for such a connection, so that a long reply leaves in few turns."""
 LAST_RECORDS = 60
 
 
@@ -412,6 +414,7 @@ class FakeServer:
     def _drive_lane(self, connection: Connection) -> None:
         """Serve plain requests until something comes that waits, and then go back to the loop."""
         buffer = memoryview(bytearray(BUFFER))
+        connection.stream.raw_socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         try:
             while not connection.closed:
                 lane = open_lane(connection.engine, self.journal)

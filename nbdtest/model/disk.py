@@ -28,6 +28,7 @@ SLAB = 1 << 20
 """Memory is taken in pieces of this size; the kernel backs only the pages that are touched."""
 
 _ZEROES = memoryview(bytes(SLAB))
+_DATA = int(DATA)
 
 
 class DiskError(NBDTestError):
@@ -125,12 +126,17 @@ class MemoryDisk:
 
     def write(self, offset: int, data: Readable) -> None:
         view = memoryview(data)
+        number, at = divmod(offset, SLAB)
         with self._lock:
+            if at + len(view) <= SLAB and number in self._slabs:  # by far the most frequent case
+                self._slabs[number][at : at + len(view)] = view
+                self._map.set(self._down(offset), self._up(offset + len(view)), _DATA)
+                return
             done = 0
             for number, at, count in _spans(offset, len(view)):
                 self._slab(number)[at : at + count] = view[done : done + count]
                 done += count
-                self._map.set(self._down(offset), self._up(offset + done), int(DATA))
+                self._map.set(self._down(offset), self._up(offset + done), _DATA)
 
     def zero(self, offset: int, length: int, *, allocate: bool = False, fast: bool = False) -> None:
         with self._lock:
