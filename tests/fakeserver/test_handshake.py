@@ -352,6 +352,16 @@ class TestClientsMistakes:
         talk.hang_up()
         assert talk.violations == ["TERM-010"]
 
+    def test_without_fixed_newstyle_there_is_no_abort(self) -> None:
+        talk = Talk(style=Style.NEWSTYLE).greeted(ClientFlag.NO_ZEROES)
+        talk.hang_up()
+        assert talk.violations == []
+
+    def test_who_does_not_like_oldstyle_just_disconnects(self) -> None:
+        talk = Talk(style=Style.OLDSTYLE).start()
+        talk.hang_up()
+        assert talk.violations == []
+
     def test_only_looking_is_no_violation(self) -> None:
         talk = Talk().start()
         talk.hang_up()

@@ -399,6 +399,17 @@ class TestTime:
             assert [len(piece) for piece in talk.engine.data_to_send(talk.now)] == [1], at
         assert flushes(talk, 1) == [Errno.OK]
 
+    def test_drip_of_the_first_bytes_only(self) -> None:
+        rules = RuleBook()
+        rules.on(Cmd.FLUSH, nth=1).reply(drip(every_s=1.0, first=3), pass_through())
+        talk = talk_with(rules).open()
+        talk.request(Cmd.FLUSH)
+        lengths = []
+        for _ in range(4):
+            talk.now += 1.0
+            lengths += [len(piece) for piece in talk.engine.data_to_send(talk.now)]
+        assert lengths == [1, 1, 1, 13]
+
     def test_disc_waits_for_what_is_pending(self) -> None:
         rules = RuleBook()
         rules.on(Cmd.FLUSH).reply(pause(1.0), pass_through())
