@@ -16,7 +16,7 @@ from nbdtest.wire import Cmd, Errno, Opt, Rep
 
 if TYPE_CHECKING:
     from nbdtest.conformance.client_target import ClientTarget, Seen
-    from nbdtest.conformance.witness import AnyRequest
+    from nbdtest.conformance.talk import AnyRequest
 
 __all__ = ["MODES", "SHOWN", "ClientGallery"]
 

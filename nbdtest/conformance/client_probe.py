@@ -134,13 +134,13 @@ def probe_of(
             for deed in deeds:
                 try:
                     seen = t.probe(deed, legal=legal, proves=rows, export=export, uri=uri, **how)
+                    if judge is not None:
+                        judge(t, seen)
                 except NotApplicable as reason:
                     missing = str(reason)
                     continue
                 judged += 1
                 after = f"with {mode} replies" if mode else ""
-                if judge is not None:
-                    judge(t, seen)
                 expect_ending(t, seen, ending, tells, after=after)
         if not judged:
             raise NotApplicable(missing or f"the client uses none of {', '.join(modes)} replies")

@@ -15,9 +15,9 @@ from typing import Any, Final
 from nbdtest.conformance.ability import Ability
 from nbdtest.conformance.client_gallery import MODES, ClientGallery
 from nbdtest.conformance.client_source import ClientSource
+from nbdtest.conformance.talk import Talk, talks_in
 from nbdtest.conformance.verdict import Complaint, NoAnswer, NotApplicable
-from nbdtest.conformance.witness import Talk, Witness
-from nbdtest.fakeserver import Export, FakeServer, Rule, SendRule, Style, TLSMode
+from nbdtest.fakeserver import Export, FakeServer, Rule, SendRule, TLSMode
 from nbdtest.fakeserver.journal import Noted
 from nbdtest.model import MemoryDisk
 from nbdtest.net.clock import monotonic_s
@@ -157,10 +157,9 @@ class ClientTarget:
             if at < size:
                 disk.write(at, self.disk_contents[at : min(at + length, size)])
         served = exports or (Export("", disk=disk, **fields),)
-        journal = Witness(monotonic_s())
         tls = self.source.flawed_tls(flaw) if flaw else self.source.tls
         settings.setdefault("tls_mode", TLSMode.NONE if tls is None else TLSMode.SELECTIVE)
-        server = FakeServer(*served, tolerate=["*"], journal=journal, tls=tls, **settings)
+        server = FakeServer(*served, tolerate=["*"], tls=tls, **settings)
         change(server)
         started = monotonic_s()
         server.start()
@@ -173,17 +172,18 @@ class ClientTarget:
                 run.stop()
         finally:
             server.stop()
-        if journal.problems:
-            raise HarnessFault("\n".join(journal.problems))
+        if server.journal.problems:
+            raise HarnessFault("\n".join(server.journal.problems))
+        transcript = server.journal.transcript()
         if ended is not None and not self._usual_s:
             self._usual_s = monotonic_s() - started
         return Seen(
             exit=ended,
             output=run.output,
             seconds=monotonic_s() - started,
-            talks=tuple(journal.talks.values()),
-            violations=tuple(journal.violations),
-            transcript=journal.transcript(),
+            talks=talks_in(transcript),
+            violations=tuple(server.journal.violations),
+            transcript=transcript,
             file=file,
             disk=bytes(served[0].disk.read(0, served[0].disk.size)),
             missed=_missed(server),
@@ -213,8 +213,6 @@ class ClientTarget:
         known = self.gallery.known_violations()
         for noted in seen.violations:
             broken = noted.violation.requirement
-            if broken == "TERM-042" and settings.get("style") is Style.OLDSTYLE:
-                continue  # OLD-007: who does not like an oldstyle greeting just disconnects
             if broken not in known and (legal or broken in proves):
                 raise Complaint(noted.violation.text, "nothing of the kind", requirement=broken)
         if seen.missed:

@@ -6,7 +6,8 @@ its own affair.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from nbdtest.conformance.ability import Ability
 from nbdtest.conformance.client_gallery import MODES
@@ -15,6 +16,7 @@ from nbdtest.conformance.declare import Check
 from nbdtest.fakeserver import FakeServer, Moment, close, cut, pass_through
 from nbdtest.wire import Cmd, Opt
 
+_BARE: Mapping[str, Any] = {**MODES["simple"], "info_and_go": False, "no_zeroes": False}
 _ALL = ("simple", "structured", "extended")
 
 
@@ -46,7 +48,7 @@ def row(
     tells: Ability = Ability.TELLS_REFUSAL,
     modes: Sequence[str] = (),
     bare: bool = False,
-    legal: bool = False,
+    settings: Mapping[str, Any] | None = None,
 ) -> Check:
     """One place where the connection ends."""
     return probe_of(
@@ -54,12 +56,12 @@ def row(
         doc,
         *deeds,
         proves=proves,
-        legal=legal,
+        legal=False,
         ending=Ending.FAILURE,
         needs=[needs],
         tells=tells,
         modes=modes,
-        settings={**MODES["simple"], "info_and_go": False, "no_zeroes": False} if bare else {},
+        settings=_BARE if bare else settings or {},
     )
 
 
@@ -97,10 +99,11 @@ HANDSHAKE = (
             *cuts(option, 0, 1, 10, 19),
             *cuts(option, 0, rst=True),
             needs=ability,
+            settings=settings,
         )
-        for name, option, ability in (
-            ("structured-reply", Opt.STRUCTURED_REPLY, Ability.STRUCTURED),
-            ("extended-headers", Opt.EXTENDED_HEADERS, Ability.EXTENDED),
+        for name, option, ability, settings in (
+            ("structured-reply", Opt.STRUCTURED_REPLY, Ability.STRUCTURED, MODES["structured"]),
+            ("extended-headers", Opt.EXTENDED_HEADERS, Ability.EXTENDED, MODES["extended"]),
         )
     ),
     row(

@@ -13,8 +13,8 @@ from nbdtest.wire import Cmd, ExtendedReply, Message, Opt, ReplyFlag, ReplyType,
 _EVERY_S = 0.0002
 _SHORT = 2048
 """Replies that announce no more than so many bytes of data are sent byte by byte."""
-_SLOW = 100
-_LONG = 256 << 10
+_SLOW = 400
+"""So many bytes of the reply to a READ travel alone: the header, the chunk's offset, and some of the data."""
 
 
 def _drips_greeting(server: FakeServer) -> None:
@@ -81,15 +81,14 @@ def whole_reply(asked: Asked, content: bytes) -> bytes:
 def _in_pieces(server: FakeServer) -> None:
     def change(asked: Asked, plan: Sequence[Action]) -> Iterable[Action]:
         encoded = whole_reply(asked, bytes(server.disk.read(asked.offset, asked.length)))
-        # Time passes between the first bytes, to the middle of the data; the others only travel alone.
-        return [drip(every_s=_EVERY_S), raw(encoded[:_SLOW]), drip(every_s=0), raw(encoded[_SLOW:])]
+        return [drip(every_s=_EVERY_S, first=_SLOW), raw(encoded)]
 
-    server.on(Cmd.READ, nth=1, where=lambda asked: asked.length <= _LONG).rewrite(change)
+    server.on(Cmd.READ, nth=1).rewrite(change)
 
 
 PIECES = probe_of(
     "client-delivery.data-byte-by-byte",
-    "Header and data of a reply to a READ may arrive byte by byte.",
+    "The header and the data of a reply to a READ may arrive byte by byte.",
     _in_pieces,
     proves=["RPL-001"],
     legal=True,

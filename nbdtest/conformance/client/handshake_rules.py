@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from nbdtest.conformance.ability import Ability
 from nbdtest.conformance.client_target import ClientTarget, Seen
 from nbdtest.conformance.declare import Check, check
+from nbdtest.conformance.talk import Talk
 from nbdtest.conformance.verdict import Complaint, NotApplicable
-from nbdtest.conformance.witness import Talk
 from nbdtest.errors import PeerViolation
 from nbdtest.wire import ClientFlag, Info, InfoRequest, MetaContextRequest, Opt
 
@@ -142,6 +142,12 @@ RULES = (
         "After a successful GO the next bytes are a request.",
         "OPT-107",
         needs=[Ability.GO],
+    ),
+    never(
+        "client-option.none-after-abort",
+        "After ABORT the client sends nothing.",
+        "TERM-003",
+        needs=[Ability.ABORT],
     ),
     never("client-string.is-utf-8", "Names and queries are UTF-8.", "CONV-002", needs=NEGOTIATES),
     never(

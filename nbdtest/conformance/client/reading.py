@@ -17,7 +17,7 @@ from nbdtest.wire import Cmd, ExtendedReply, ReplyFlag, StructuredReply
 
 MODES = ("structured", "extended")
 _PIECE = 512
-_MOST = 256
+_MOST = 48
 
 
 def pieces(asked: Asked, size: int = _PIECE) -> list[tuple[int, int]]:

@@ -8,8 +8,8 @@ from nbdtest.conformance.ability import Ability
 from nbdtest.conformance.client_probe import Deed, Ending, expect_intact, probe_of
 from nbdtest.conformance.client_target import ClientTarget, Seen
 from nbdtest.conformance.declare import Check
+from nbdtest.conformance.talk import Talk
 from nbdtest.conformance.verdict import Complaint, NotApplicable
-from nbdtest.conformance.witness import Talk
 from nbdtest.fakeserver import Action, FakeServer, error, mangle, pass_through, pause, raw, simple
 from nbdtest.fakeserver.rendering import Asked
 from nbdtest.report.results import Level
