@@ -7,10 +7,12 @@ from pathlib import Path
 
 from nbdtest.conformance.target import ServerTarget
 from nbdtest.errors import UsageError
+from nbdtest.fixtures.client_command import CommandSource, parse_clients
 from nbdtest.fixtures.parsing import FORMS, parse_server
 from nbdtest.fixtures.sources import open_source
 from nbdtest.fixtures.subject import DEFAULT_TIMEOUT_S
 from nbdtest.fuzz.campaign import Campaign, Limits, Progress
+from nbdtest.fuzz.clients import ClientCampaign
 from nbdtest.fuzz.finding import Finding, save
 from nbdtest.fuzz.player import Player
 from nbdtest.net.clock import monotonic_s
@@ -23,7 +25,12 @@ TELL_EVERY_S = 2.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.description = f"{parser.description}\n\nSPEC is one of\n{FORMS}"
-    parser.add_argument("spec", metavar="SPEC", help="server to test")
+    parser.add_argument("spec", metavar="SPEC", nargs="?", help="server to test")
+    parser.add_argument(
+        "--client",
+        metavar="COMMAND",
+        help="test a client instead: a command with {uri} in it, on a server that misbehaves",
+    )
     parser.add_argument("--seconds", type=float, metavar="N", help="stop after so many seconds (default: 60)")
     parser.add_argument("--sessions", type=int, metavar="N", help="stop after so many sessions")
     parser.add_argument("--seed", type=int, metavar="N", help="repeat the sessions of an earlier run")
@@ -57,6 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
     if any(limit is not None and limit <= 0 for limit in (limits.sessions, limits.seconds, limits.findings)):
         raise UsageError("--seconds, --sessions and --stop-after take numbers above 0")
     seed = random.SystemRandom().getrandbits(32) if arguments.seed is None else arguments.seed
+    if bool(arguments.client) == bool(arguments.spec):
+        raise UsageError("say either which server to test or, with --client, which client")
+    if arguments.client:
+        return _fuzz_client(arguments.client, limits, seed)
     folder = Path(arguments.into)
     source = open_source(parse_server(arguments.spec), allow_writes=arguments.allow_writes)
     reporter = _Reporter(folder)
@@ -73,6 +84,24 @@ def run(arguments: argparse.Namespace) -> int:
         return int(bool(campaign.progress.findings))
     finally:
         source.close()
+
+
+def _fuzz_client(command: str, limits: Limits, seed: int) -> int:
+    """Fuzz a client, print what is found first, and return 1 if anything was."""
+    (spec,) = parse_clients([command])
+    source = CommandSource(spec)
+    try:
+        print(f"{source.name}{f' ({source.version})' if source.version else ''}: seed {seed}")
+        campaign = ClientCampaign(source, seed)
+        campaign.rehearse()
+        finding = campaign.run(runs=limits.sessions, seconds=limits.seconds)
+    finally:
+        source.close()
+    print(f"{campaign.runs} runs in {campaign.seconds:.0f} s, {'1 finding' if finding else '0 findings'}")
+    if finding is None:
+        return 0
+    print(f"\n{finding.problem}\n\non a fake server with\n\n{finding.python}\n{finding.story}\n\n{finding.output}")
+    return 1
 
 
 class _Reporter:

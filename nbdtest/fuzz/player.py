@@ -19,7 +19,7 @@ from nbdtest.fuzz.commands import PERIOD, Command
 from nbdtest.fuzz.exchange import Exchange, Log
 from nbdtest.fuzz.ground import CHANGING, WITHOUT_RANGE, Ground, Law, survey
 from nbdtest.fuzz.judge import Judge
-from nbdtest.fuzz.problem import Kind, Problem, Trouble
+from nbdtest.fuzz.problem import SANITIZER_WORDS, Kind, Problem, Trouble
 from nbdtest.fuzz.script import Hostile, Leave, Mode, Opening, Script, Send, Way
 from nbdtest.fuzz.shadow import Shadow
 from nbdtest.net.clock import Deadline
@@ -46,7 +46,6 @@ _MOST_IN_FLIGHT = 64
 _MOST_BYTES_IN_FLIGHT = 96 << 10
 """In each direction: less than a socket's buffers hold, so that neither side waits for the other for ever."""
 _FLUSH, _DISC = Command(type=Cmd.FLUSH), Command(type=Cmd.DISC)
-_SANITIZER_WORDS = ("AddressSanitizer", "UndefinedBehaviorSanitizer", "ThreadSanitizer", "runtime error:")
 
 
 class _Tolerated(Exception):
@@ -238,7 +237,7 @@ class Player:
         """Look after the server: what killed it matters more than what it said last."""
         source = self.target.source
         output = source.output()
-        report = next((line for line in output.splitlines() if any(word in line for word in _SANITIZER_WORDS)), "")
+        report = next((line for line in output.splitlines() if any(word in line for word in SANITIZER_WORDS)), "")
         about = problem.about if problem is not None else ""
         obituary = source.obituary()
         seen = str(problem) if problem is not None else ""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-__all__ = ["Kind", "Problem", "Trouble"]
+__all__ = ["SANITIZER_WORDS", "Kind", "Problem", "Trouble"]
+
+SANITIZER_WORDS = ("AddressSanitizer", "UndefinedBehaviorSanitizer", "ThreadSanitizer", "runtime error:")
+"""What the reports of sanitizers say."""
 
 
 class Kind(enum.StrEnum):
