@@ -10,6 +10,7 @@ with NBD() as h:
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from nbdtest.client import constants
 from nbdtest.client.buffer import Buffer
@@ -17,7 +18,29 @@ from nbdtest.client.constants import *  # noqa: F403 - its __all__ is part of ou
 from nbdtest.client.errors import ClosedHandle, Error
 from nbdtest.client.handle import NBD, StatusExtent
 
-__all__ = ["NBD", "Buffer", "ClosedHandle", "Error", "StatusExtent", "install_as_nbd", "nbd", *constants.__all__]
+__all__ = [
+    "NBD",
+    "AsyncNBD",
+    "Buffer",
+    "ClosedHandle",
+    "Error",
+    "StatusExtent",
+    "install_as_nbd",
+    "nbd",
+    *constants.__all__,
+]
+
+if TYPE_CHECKING:
+    from nbdtest.client.asynchronous import AsyncNBD
+
+
+def __getattr__(name: str) -> Any:
+    # asyncio takes longer to load than all of this package, and most programs do without.
+    if name == "AsyncNBD":
+        from nbdtest.client.asynchronous import AsyncNBD
+
+        return AsyncNBD
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def install_as_nbd() -> ModuleType:

@@ -215,7 +215,7 @@ class AsyncNBD:
         self.handle._open_lane()
 
     def _is_settled(self) -> bool:
-        return not self.handle._driver.state.bit & Group.CONNECTING
+        return not self.handle._driver.state.bit & Group.CONNECTING.value
 
     async def _option(self, begin: Callable[[Callable[[c_int], object]], object]) -> None:
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()

@@ -20,7 +20,8 @@ def install_as_nbd() -> ModuleType:
     """
     module = ModuleType("nbd", client.__doc__)
     for name in client.__all__:
-        setattr(module, name, getattr(client, name))
+        if name != "AsyncNBD":  # which libnbd does not have, and which would load asyncio
+            setattr(module, name, getattr(client, name))
     module.__dict__.update(package_name=PACKAGE, __version__=LIBNBD_VERSION, __file__=client.__file__)
     for exported in (client.NBD, client.Buffer, client.Error, client.ClosedHandle):
         exported.__module__ = "nbd"

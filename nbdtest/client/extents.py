@@ -16,6 +16,7 @@ WIDE_LIMIT = (1 << 63) - 1
 NARROW_CUT = (1 << 32) - MAX_REQUEST_SIZE
 WIDE_CUT = (1 << 63) - MAX_REQUEST_SIZE
 
+_NARROW = struct.Struct(">II")
 _HEADERS = {False: 4, True: 8}
 _ITEMS = {False: 8, True: 16}
 
@@ -42,6 +43,10 @@ def cook_extents(
     request's offset and the end of the export: no extent reaches further. A list that breaks a rule ends where it does;
     only a list that does not progress, or that leaves the export, is an error, because servers may truncate anyway.
     """
+    if len(payload) == 12:  # most often: one extent, 32-bit
+        length, status = _NARROW.unpack_from(payload, 4)
+        if 0 < length <= room:
+            return ([(length, status)] if to_wide else [length, status]), 0
     at = _HEADERS[from_wide]
     count = (len(payload) - at) // (8 if from_wide else 4)
     values = struct.unpack_from(f">{count}{'Q' if from_wide else 'I'}", payload, at)

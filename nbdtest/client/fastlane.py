@@ -22,7 +22,7 @@ from nbdtest.client.commands import Command, CompletionCallback, clear
 from nbdtest.client.engine import BATCH_BYTES, Engine
 from nbdtest.client.errors import Failure
 from nbdtest.client.express import LARGE_READ
-from nbdtest.client.extents import cook_extents, status_length_fits
+from nbdtest.client.extents import cook_extents
 from nbdtest.client.headers import (
     EXTENDED,
     EXTENDED_DATA,
@@ -30,6 +30,7 @@ from nbdtest.client.headers import (
     HOLE,
     REQUEST,
     SIMPLE,
+    STATUS,
     STRUCTURED,
     STRUCTURED_DATA,
 )
@@ -193,14 +194,12 @@ class FastLane:
             cookie = engine.next_cookie
             engine.next_cookie = cookie + 1
             request = REQUEST.pack(REQUEST_MAGIC, 0, _BLOCK_STATUS, cookie, offset, count)
-            pacing = self._order_pacing
             sent = 0
             received = b""
             failure: Failure | None = None
-            command = Command.block_status(offset, count, 0, extent, wide=wide)
             try:
                 sent = self._send(request, _NOSIGNAL)
-                if pacing.polls:
+                if self._order_pacing.polls:
                     self._poll()
                 received = self._recv(STATUS_REPLY)
             except OSError as error:
@@ -208,31 +207,33 @@ class FastLane:
             except BaseException:
                 self._give_up()
                 raise
-            length = len(received) - STRUCTURED.size
-            expected = STRUCTURED.pack(STRUCTURED_REPLY_MAGIC, _DONE, _STATUS, cookie, max(length, 0))
+            size = len(received)
             number, name = self._context
-            if not (
-                status_length_fits(False, length)
-                and received.startswith(expected)
-                and int.from_bytes(received[20:24], "big") == number
-            ):
+            expected = STATUS.pack(STRUCTURED_REPLY_MAGIC, _DONE, _STATUS, cookie, max(0, size - 20), number)
+            if size < 32 or size % 8 or not received.startswith(expected):
+                command = Command.block_status(offset, count, 0, extent, wide=wide)
                 self._hand_over(command, sent, received, failure)
-            entries, error_number = cook_extents(
-                received[STRUCTURED.size :], from_wide=False, to_wide=wide, room=self._size - offset
-            )
             engine.bytes_sent += sent
             engine.chunks_sent += 1
-            engine.bytes_received += len(received)
+            engine.bytes_received += size
             engine.chunks_received += 1
-            cell = c_int(error_number)
+            entries, problem = cook_extents(received[20:], from_wide=False, to_wide=wide, room=self._size - offset)
+            raised: BaseException | None = None
+            answer: object = 0
+            cell = c_int(problem)
             engine.running = True
             try:
-                answer = engine.call_back(command, extent, name, offset, entries, cell)
+                answer = extent(name, offset, entries, cell)
+            except BaseException as error:  # noqa: BLE001 - kept where those of all callbacks are kept
+                raised = error
             finally:
                 engine.running = False
-            if answer == -1 or error_number or engine.escaped is not None:
+            if problem or raised is not None or answer == -1:
+                command = Command.block_status(offset, count, 0, extent, wide=wide)
+                if raised is not None:
+                    engine.callback_raised(command, raised)
                 command.cookie = cookie
-                command.error = error_number or cell.value or errno.EPROTO
+                command.error = problem or cell.value or errno.EPROTO
                 engine.done[cookie] = command
                 raise Begun(command)
             return True

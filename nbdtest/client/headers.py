@@ -1,7 +1,7 @@
 """The headers of fixed size as `struct.Struct`s, for the places where every microsecond counts.
 
-Their layouts are declared once, by the messages of `nbdtest.wire`. The last two are a chunk's header together with the
-offset that begins the payload of OFFSET_DATA.
+Their layouts are declared once, by the messages of `nbdtest.wire`. The last three are a chunk's header together with
+what begins its payload: the offset of OFFSET_DATA, the context id of BLOCK_STATUS.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ __all__ = [
     "OPTION_REPLY",
     "REQUEST",
     "SIMPLE",
+    "STATUS",
     "STRUCTURED",
     "STRUCTURED_DATA",
 ]
@@ -53,3 +54,4 @@ EXTENDED = _fixed(ExtendedReplyHeader)
 HOLE = _fixed(OffsetHole)
 STRUCTURED_DATA = struct.Struct(STRUCTURED.format + "Q")
 EXTENDED_DATA = struct.Struct(EXTENDED.format + "Q")
+STATUS = struct.Struct(STRUCTURED.format + "I")

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from nbdtest.client import states
 from nbdtest.client.constants import HANDSHAKE_FLAG, TLS
@@ -75,8 +75,7 @@ _REFUSALS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """One option reply. `data` is None when it was too long to be kept."""
 
     type: int
@@ -257,8 +256,7 @@ def set_meta_contexts(engine: Engine, queries: Sequence[str], tell: Callable[[st
 
 def _meta_contexts(engine: Engine, option: Opt, queries: Sequence[str], tell: Callable[[str], None] | None) -> Dialogue:
     at = OPTION_STATES["OPT_META_CONTEXT"]
-    data = MetaContextRequest(name=engine.settings.export_name, queries=tuple(queries)).encode()
-    yield from _ask(engine, option, data, at)
+    yield from _ask(engine, option, _meta_context_request(engine.settings.export_name, tuple(queries)), at)
     while True:
         reply = yield from _reply(engine, option, at)
         if reply.type == Rep.ACK:
@@ -312,7 +310,7 @@ def _go_or_info(engine: Engine, option: Opt) -> Dialogue:
     engine.forget_export()
     wanted = [Info.BLOCK_SIZE] if settings.request_block_size else []
     wanted += [Info.NAME, Info.DESCRIPTION] if settings.full_info else []
-    yield from _ask(engine, option, InfoRequest(name=settings.export_name, infos=tuple(wanted)).encode(), at)
+    yield from _ask(engine, option, _info_request(settings.export_name, tuple(wanted)), at)
     while True:
         reply = yield from _reply(engine, option, at)
         if reply.type == Rep.INFO:
@@ -329,6 +327,16 @@ def _go_or_info(engine: Engine, option: Opt) -> Dialogue:
             engine.forget_export()
             engine.meta_valid = False
             return refusal
+
+
+@lru_cache(maxsize=64)
+def _info_request(name: str, infos: tuple[Info, ...]) -> bytes:
+    return InfoRequest(name=name, infos=infos).encode()
+
+
+@lru_cache(maxsize=64)
+def _meta_context_request(name: str, queries: tuple[str, ...]) -> bytes:
+    return MetaContextRequest(name=name, queries=queries).encode()
 
 
 def _take_info(engine: Engine, reply: Reply) -> None:

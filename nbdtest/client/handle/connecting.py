@@ -239,10 +239,9 @@ class ConnectingCalls(HandleCore):
 
     def _wait_until_connected(self) -> None:
         engine, driver = self._engine, self._driver
-        driver.run_until(lambda: not driver.state.bit & Group.CONNECTING, self._deadline())
+        driver.run_until(lambda: not driver.state.bit & Group.CONNECTING.value, self._deadline())
         if engine.over:
             raise engine.failure or Failure("connection is closed")
-        self._open_lane()
 
 
 def _tcp_arguments(hostname: str, port: str | int) -> str:

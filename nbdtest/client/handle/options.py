@@ -258,7 +258,7 @@ class OptionCalls(HandleCore):
 
     def _wait_for_option(self) -> None:
         driver = self._driver
-        driver.run_until(lambda: not driver.state.bit & Group.CONNECTING, self._deadline())
+        driver.run_until(lambda: not driver.state.bit & Group.CONNECTING.value, self._deadline())
 
     def _wait_for_agreement(self) -> None:
         """Wait for the final reply.
@@ -269,7 +269,6 @@ class OptionCalls(HandleCore):
         self._wait_for_option()
         if (failure := self._engine.failure or self._engine.refusal) is not None:
             raise failure
-        self._open_lane()
 
     def _wait_for_answer(self, option: str) -> bool:
         """Wait for the final reply and say whether the server agreed.

@@ -66,17 +66,17 @@ class PollingCalls(HandleCore):
     @permitted(ANY, can_fail=False, locked=False)
     def aio_is_created(self) -> bool:
         """Whether the handle has not begun to connect."""
-        return bool(self._public_state().bit & Group.CREATED)
+        return bool(self._public_state().bit & Group.CREATED.value)
 
     @permitted(ANY, can_fail=False, locked=False)
     def aio_is_connecting(self) -> bool:
         """Whether the handle is connecting, or waits for the answer to an option."""
-        return bool(self._public_state().bit & Group.CONNECTING)
+        return bool(self._public_state().bit & Group.CONNECTING.value)
 
     @permitted(ANY, since="1.4", can_fail=False, locked=False)
     def aio_is_negotiating(self) -> bool:
         """Whether options can be sent."""
-        return bool(self._public_state().bit & Group.NEGOTIATING)
+        return bool(self._public_state().bit & Group.NEGOTIATING.value)
 
     @permitted(ANY, can_fail=False, locked=False)
     def aio_is_ready(self) -> bool:
@@ -87,17 +87,17 @@ class PollingCalls(HandleCore):
     def aio_is_processing(self) -> bool:
         """Whether a command is being sent."""
         state = self._public_state()
-        return bool(state.bit & Group.CONNECTED) and state is not READY
+        return bool(state.bit & Group.CONNECTED.value) and state is not READY
 
     @permitted(ANY, can_fail=False, locked=False)
     def aio_is_dead(self) -> bool:
         """Whether the connection was lost."""
-        return bool(self._public_state().bit & Group.DEAD)
+        return bool(self._public_state().bit & Group.DEAD.value)
 
     @permitted(ANY, can_fail=False, locked=False)
     def aio_is_closed(self) -> bool:
         """Whether the connection has ended in order."""
-        return bool(self._public_state().bit & Group.CLOSED)
+        return bool(self._public_state().bit & Group.CLOSED.value)
 
     def _public_state(self) -> State:
         self._check_open()

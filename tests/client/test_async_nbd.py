@@ -1,0 +1,198 @@
+"""AsyncNBD: tasks share a connection, wait for each other's room, are cancelled, and see what went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import pytest
+
+from nbdtest.client import NBD, AsyncNBD, Error, StatusExtent
+from nbdtest.wire import BlockStatus, Cmd, Errno, Extent, Opt, ReplyType, Request, SimpleReply
+from tests.client.prepared import Prepared, ack, chunk, data_chunk, error_chunk, handshake, refuse
+
+T = TypeVar("T")
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(coroutine)
+
+
+async def connected(prepared: Prepared, **server: object) -> AsyncNBD:
+    nbd = AsyncNBD(prepared.handle)
+    for _, name in server.get("contexts", ()):  # type: ignore[attr-defined]  # as handshake() takes them
+        prepared.handle.add_meta_context(name)
+    prepared.answer(handshake(**server))  # type: ignore[arg-type]  # the tests name the arguments
+    await nbd.connect_socket(prepared._near.detach())
+    prepared.sent()
+    return nbd
+
+
+def test_what_tasks_submit_in_one_turn_is_sent_at_once(prepared: Prepared) -> None:
+    async def main() -> list[bytearray]:
+        nbd = await connected(prepared)
+        reads = [asyncio.ensure_future(nbd.pread(4, 4 * at)) for at in range(3)]
+        for _ in range(3):
+            await asyncio.sleep(0)
+        requests = [Request(type=Cmd.READ, cookie=at + 1, offset=4 * at, length=4).encode() for at in range(3)]
+        assert prepared.sent() == b"".join(requests)
+        prepared.answer(data_chunk(3, 8, b"cccc"), data_chunk(1, 0, b"aaaa"), data_chunk(2, 4, b"bbbb"))
+        found = await asyncio.gather(*reads)
+        await nbd.aclose()
+        return found
+
+    assert run(main()) == [b"aaaa", b"bbbb", b"cccc"]
+
+
+def test_a_failure_reaches_the_task_that_asked(prepared: Prepared) -> None:
+    async def main() -> None:
+        nbd = await connected(prepared)
+        good, bad = asyncio.ensure_future(nbd.pread(4, 0)), asyncio.ensure_future(nbd.pread(4, 4))
+        await asyncio.sleep(0)
+        prepared.answer(error_chunk(2, Errno.EIO), data_chunk(1, 0, b"good"))
+        assert await good == b"good"
+        with pytest.raises(Error, match="nbd_pread: read: command failed: Input/output error"):
+            await bad
+        with pytest.raises(Error, match="request out of bounds"):
+            await nbd.pread(1, 1 << 40)
+        await nbd.aclose()
+
+    run(main())
+
+
+def test_a_cancelled_read_is_answered_all_the_same(prepared: Prepared) -> None:
+    async def main() -> None:
+        nbd = await connected(prepared)
+        read = asyncio.ensure_future(nbd.pread(4, 0))
+        await asyncio.sleep(0)
+        read.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await read
+        prepared.answer(data_chunk(1, 0, b"late"), data_chunk(2, 0, b"next"))
+        assert await nbd.pread(4, 0) == b"next"
+        assert nbd.handle.aio_in_flight() == 0
+        await nbd.aclose()
+
+    run(main())
+
+
+def test_no_more_is_in_flight_than_allowed(prepared: Prepared) -> None:
+    async def main() -> None:
+        nbd = await connected(prepared)
+        nbd._most_in_flight = 2
+        reads = [asyncio.ensure_future(nbd.pread(4, 0)) for _ in range(5)]
+        for answered in range(5):
+            for _ in range(4):
+                await asyncio.sleep(0)
+            assert nbd.handle.aio_in_flight() == min(2, 5 - answered)
+            prepared.answer(data_chunk(answered + 1, 0, b"data"))
+            await reads[answered]
+        await nbd.aclose()
+
+    run(main())
+
+
+def test_a_time_limit(prepared: Prepared) -> None:
+    async def main() -> None:
+        nbd = await connected(prepared)
+        nbd.timeout_s = 0.01
+        with pytest.raises(Error) as caught:
+            await nbd.flush()
+        assert caught.value.errnum == errno.ETIMEDOUT
+        await nbd.aclose()
+
+    run(main())
+
+
+def test_extents_are_iterated(prepared: Prepared) -> None:
+    def status(cookie: int, *extents: tuple[int, int]) -> bytes:
+        payload = BlockStatus(context_id=7, extents=tuple(Extent(*extent) for extent in extents)).encode()
+        return chunk(cookie, ReplyType.BLOCK_STATUS, payload)
+
+    async def main() -> list[StatusExtent]:
+        nbd = await connected(prepared, contexts=[(7, "base:allocation")])
+        prepared.answer(status(1, (512, 3)))
+        found = []
+        async for extent in nbd.extents(4096, 0):
+            found.append(extent)
+            if len(found) == 1:
+                prepared.answer(status(2, (1 << 19, 0)))
+        await nbd.aclose()
+        return found
+
+    assert run(main()) == [StatusExtent(0, 512, 3), StatusExtent(512, 3584, 0)]
+
+
+def test_the_end_of_the_connection_ends_every_task(prepared: Prepared) -> None:
+    async def main() -> None:
+        nbd = await connected(prepared)
+        reads = [asyncio.ensure_future(nbd.pread(4, 0)) for _ in range(3)]
+        await asyncio.sleep(0)
+        prepared.end()
+        for read in reads:
+            with pytest.raises(Error, match="Transport endpoint is not connected"):
+                await read
+        assert nbd.handle.aio_is_closed()
+        await nbd.aclose()
+
+    run(main())
+
+
+def test_a_large_write_waits_for_room_in_the_socket(prepared: Prepared) -> None:
+    async def main() -> None:
+        nbd = await connected(prepared)
+        payload = bytes(range(256)) * 4096
+        write = asyncio.ensure_future(nbd.pwrite(payload, 0))
+        received = b""
+        while len(received) < 28 + len(payload):
+            await asyncio.sleep(0)
+            received += prepared.sent()
+        assert received[28:] == payload
+        prepared.answer(SimpleReply(cookie=1).encode())
+        await write
+        await nbd.aclose()
+
+    run(main())
+
+
+def test_option_mode(prepared: Prepared) -> None:
+    async def main() -> None:
+        nbd = AsyncNBD(prepared.handle)
+        prepared.handle.set_opt_mode(True)
+        greeting = handshake()[:18]
+        prepared.answer(greeting, refuse(Opt.EXTENDED_HEADERS), refuse(Opt.STRUCTURED_REPLY))
+        await nbd.connect_socket(prepared._near.detach())
+        prepared.answer(refuse(Opt.LIST), ack(Opt.LIST_META_CONTEXT))
+        with pytest.raises(Error, match="the operation is not supported by the server"):
+            await nbd.opt_list()
+        assert await nbd.opt_list_meta_context(["base:"]) == []
+        await nbd.shutdown()
+        assert nbd.handle.aio_is_closed()
+        await nbd.aclose()
+
+    run(main())
+
+
+@pytest.mark.parametrize("where", ["tcp", "unix"])
+def test_a_connection_that_cannot_be_made(where: str) -> None:
+    async def main() -> None:
+        async with AsyncNBD() as nbd:
+            with pytest.raises(Error, match=r"ECONNREFUSED|ENOENT"):
+                await (nbd.connect_tcp("127.0.0.1", 1) if where == "tcp" else nbd.connect_unix("/nonexistent/sock"))
+
+    run(main())
+
+
+@pytest.mark.interop
+def test_many_tasks_on_nbdkit() -> None:
+    async def main() -> None:
+        async with AsyncNBD(NBD()) as nbd:
+            await nbd.connect_command(["nbdkit", "-s", "--exit-with-parent", "memory", "4M"])
+            await asyncio.gather(*(nbd.pwrite(bytes([at]) * 4096, at * 4096) for at in range(256)))
+            found = await asyncio.gather(*(nbd.pread(4096, at * 4096) for at in range(256)))
+            assert found == [bytes([at]) * 4096 for at in range(256)]
+            await nbd.shutdown()
+
+    run(main())
