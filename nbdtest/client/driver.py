@@ -17,8 +17,8 @@ from nbdtest.client.connecting import Connector, TryAnother
 from nbdtest.client.engine import Engine
 from nbdtest.client.errors import Failure
 from nbdtest.client.states import BOTH, READING, WRITING, State
+from nbdtest.client.tls import Credentials
 from nbdtest.net.clock import Deadline
-from nbdtest.net.tls import TLSContext
 
 __all__ = ["Driver"]
 
@@ -29,12 +29,12 @@ FOREVER = Deadline(None)
 
 
 class Driver:
-    """One connection's bytes. `tls_context` is asked for when the server has agreed to TLS."""
+    """One connection's bytes. `credentials` are asked for when the server has agreed to TLS."""
 
-    def __init__(self, engine: Engine, tls_context: Callable[[], TLSContext]) -> None:
+    def __init__(self, engine: Engine, credentials: Credentials) -> None:
         self.engine = engine
         self.channel: Channel | None = None
-        self._tls_context = tls_context
+        self._credentials = credentials
         self._connector: Connector | None = None
         self._handshaking = False
         self.before_release: Callable[[], None] | None = None
@@ -80,9 +80,19 @@ class Driver:
         self._connecting(connector.start)
 
     def attach(self, connected: socket.socket) -> None:
-        """Use a connected socket and begin the handshake."""
+        """Use a connected socket and begin the handshake.
+
+        Raises:
+            Failure: TLS is wanted in a way that is not possible here; nothing has been sent.
+        """
         self._connector = None
         self.channel = Channel(connected)
+        try:
+            self._credentials.check()
+        except Failure as failure:
+            self.engine.die(failure)
+            self._drop_channel()
+            raise
         self.engine.start()
         self.flush()
 
@@ -282,7 +292,7 @@ class Driver:
     def _start_tls(self) -> None:
         assert self.channel is not None, "connected"
         try:
-            self.channel = TLSChannel(self.channel.socket, self._tls_context())
+            self.channel = TLSChannel(self.channel.socket, self._credentials.context())
         except Failure as failure:
             self.engine.die(failure)
             return

@@ -6,10 +6,20 @@ import errno
 import getpass
 import os
 
+from nbdtest.client.constants import TLS_DISABLE
 from nbdtest.client.errors import Failure
 from nbdtest.client.settings import Settings
 from nbdtest.errors import NBDTestError, UsageError
-from nbdtest.net.tls import PSK, X509, ClientCredentials, TLSContext, client_context, default_directory, parse_priority
+from nbdtest.net.tls import (
+    PSK,
+    X509,
+    ClientCredentials,
+    TLSContext,
+    client_context,
+    default_directory,
+    parse_priority,
+    psk_support,
+)
 
 __all__ = ["Credentials"]
 
@@ -35,6 +45,17 @@ class Credentials:
             return os.environ.get("LOGNAME") or getpass.getuser()
         except (KeyError, OSError) as error:
             raise Failure(f"could not get user name: {error}") from None
+
+    def check(self) -> None:
+        """Look, before anything is sent, whether this Python can do what is asked for.
+
+        Raises:
+            Failure: it cannot; the text says what to do.
+        """
+        settings = self._settings
+        wanted = settings.tls != TLS_DISABLE and settings.tls_psk_file is not None
+        if wanted and not (support := psk_support()):
+            raise Failure(support.reason, errno.ENOTSUP)
 
     def context(self) -> TLSContext:
         """Load what is needed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import select
 import ssl
 from pathlib import Path
@@ -9,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from nbdtest.client import NBD, TLS_ALLOW, TLS_DISABLE, TLS_REQUIRE, Error
+from nbdtest.client.asynchronous import AsyncNBD
 from nbdtest.client.channel import TLSChannel
 from nbdtest.fakeserver import FakeServer, Style, TLSMode, ack, opt_error, raw
 from nbdtest.fixtures.pki import Flaw, PKIMaterial, PSKMaterial
-from nbdtest.net.tls import ServerPSK, VersionRange, server_context
+from nbdtest.net.tls import PSKSupport, ServerPSK, VersionRange, server_context
 from nbdtest.wire import Opt, Rep
 from tests.tls.conftest import Kind
 
@@ -393,3 +395,47 @@ class TestPlaintextAroundTheUpgrade:
         server.on(Opt.STARTTLS).reply(ack(), raw(b"\0"))
         with pytest.raises(Error):
             handle.connect_unix(server.path)
+
+
+def test_without_psk_nothing_is_sent(psk: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, handle = psk.server(), psk.handle()
+    support = PSKSupport("", "TLS-PSK needs Python 3.13 or later (on 3.12.1: no reason)")
+    monkeypatch.setattr("nbdtest.client.tls.psk_support", lambda: support)
+    with pytest.raises(Error, match=r"nbd_connect_unix: TLS-PSK needs Python 3\.13 or later.*\(ENOTSUP\)"):
+        handle.connect_unix(server.path)
+    assert handle.aio_is_dead()
+    server.stop()
+    assert "client --> ClientFlags" not in server.journal.format(last=None)
+
+
+def test_asyncio(kind: Kind) -> None:
+    server = kind.server()
+    content = bytes(range(256)) * 4096
+    server.disk.write(0, content)
+
+    async def read_and_write() -> list[bytearray]:
+        async with AsyncNBD(kind.handle()) as nbd:
+            await nbd.connect_unix(server.path)
+            assert nbd.handle.get_tls_negotiated()
+            parts = await asyncio.gather(*(nbd.pread(65536, at * 65536) for at in range(16)))
+            await nbd.pwrite(b"through TLS", 4096)
+            parts.append(await nbd.pread(11, 4096))
+            await nbd.shutdown()
+            return parts
+
+    *parts, last = asyncio.run(read_and_write())
+    assert b"".join(parts) == content
+    assert last == b"through TLS"
+
+
+def test_asyncio_and_a_refusal(x509: Kind, nbd_pki: PKIMaterial) -> None:
+    server = x509.server(tls=server_context(nbd_pki.server(verify_peer=True)))
+    handle = x509.handle()
+    handle.set_tls_certificates(nbd_pki.ca_only)
+
+    async def connect() -> None:
+        async with AsyncNBD(handle) as nbd:
+            await nbd.connect_unix(server.path)
+
+    with pytest.raises(Error, match="the server refused TLS: certificate required"):
+        asyncio.run(connect())

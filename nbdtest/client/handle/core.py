@@ -47,7 +47,7 @@ class HandleCore:
     def _reset_connection(self) -> None:
         self._credentials = Credentials(self._settings)
         self._engine = Engine(self._settings, self._reporter, print_exception)
-        self._driver = Driver(self._engine, self._credentials.context)
+        self._driver = Driver(self._engine, self._credentials)
         self._address: Address | None = None
         self._port_name = ""
         self._subprocess: Subprocess | None = None
