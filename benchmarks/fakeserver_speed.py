@@ -3,9 +3,9 @@
     python benchmarks/fakeserver_speed.py [--rounds 15] [--cpu 0]
 
 Three servers hold the same random disk: `nbdkit memory` with its default threads, the same with `-t 1`, and
-`nbdtest serve`. One client process visits them in turn, in short rounds; what counts is the median of the rounds' ratios,
-because single figures on a shared machine say nothing. Clients and servers share one CPU: a wake-up across CPUs costs more
-than a whole request.
+`nbdtest serve`. One client process visits them in turn, in short rounds; what counts is the median of the rounds'
+ratios, because single figures on a shared machine say nothing. Clients and servers share one CPU: a wake-up across CPUs
+costs more than a whole request.
 
 Needs nbdkit and /usr/bin/python3 with python3-libnbd.
 """
@@ -97,7 +97,9 @@ def main() -> int:
         servers = [
             subprocess.Popen(["nbdkit", "-f", "-U", paths["nbdkit"], "memory", str(DISK)]),
             subprocess.Popen(["nbdkit", "-f", "-t", "1", "-U", paths["nbdkit-t1"], "memory", str(DISK)]),
-            subprocess.Popen([sys.executable, "-m", "nbdtest", "serve", "--unix", paths["nbdtest"], "--size", str(DISK)]),
+            subprocess.Popen(
+                [sys.executable, "-m", "nbdtest", "serve", "--unix", paths["nbdtest"], "--size", str(DISK)]
+            ),
         ]
         try:
             for path in paths.values():
