@@ -115,7 +115,8 @@ def option(begin: Callable[[Engine, Outcome], negotiation.Dialogue], *honest: by
 
 def transmitting(outcome: Outcome, **server: object) -> Engine:
     engine = fresh(meta_contexts=[BASE[1]])
-    feed(engine, handshake(contexts=[BASE] if server.get("structured", True) else [], **server), [1 << 20])  # type: ignore[arg-type]
+    contexts = [BASE] if server.get("structured", True) else []
+    feed(engine, handshake(contexts=contexts, **server), [1 << 20])  # type: ignore[arg-type]  # as the situations say
     if not server.get("structured", True):
         engine.meta_valid = True
     assert engine.state is states.READY
