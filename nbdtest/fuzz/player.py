@@ -96,6 +96,11 @@ class Player:
             problem = None
         except Complaint as complaint:
             problem = Problem(kind=Kind.WRONG_REPLY, rule="the handshake fails", detail=str(complaint))
+        except PeerViolation as violation:
+            rule = "a message of the handshake is malformed"
+            problem = Problem(
+                kind=Kind.WRONG_REPLY, rule=rule, requirement=violation.requirement, detail=str(violation)
+            )
         except TransportError as error:
             problem = Problem(kind=Kind.DEATH, rule="the server takes no connection", detail=str(error))
         if record:
@@ -205,7 +210,7 @@ class Player:
 
     def _knock(self, data: bytes) -> None:
         """Send `data` in answer to the greeting, look at what comes, and leave."""
-        with suppress(Complaint, NotApplicable), self.target.peer.greeted() as (peer, _):
+        with suppress(Complaint, NotApplicable, PeerViolation), self.target.peer.greeted() as (peer, _):
             peer.send(data)
             peer.stream.half_close()
             peer.receive_to_end()

@@ -11,14 +11,14 @@ from hypothesis import find, settings
 
 from nbdtest.cli import main
 from nbdtest.conformance.target import ServerTarget
-from nbdtest.errors import UsageError
+from nbdtest.errors import PeerViolation, UsageError
 from nbdtest.fixtures.parsing import parse_server
 from nbdtest.fixtures.sources import open_source
 from nbdtest.fuzz.campaign import Campaign, Limits
 from nbdtest.fuzz.finding import Finding, load, save
 from nbdtest.fuzz.player import Player
 from nbdtest.fuzz.problem import Kind, Problem
-from nbdtest.fuzz.script import Script
+from nbdtest.fuzz.script import Script, Send
 from nbdtest.fuzz.strategies import sessions
 from nbdtest.wire import Transcript
 
@@ -87,6 +87,19 @@ def test_hypothesis_finds_and_shrinks_sessions_as_well() -> None:
             settings=settings(max_examples=400, deadline=None, database=None, derandomize=True),
         )
     assert found.messages == 1
+
+
+def test_a_malformed_handshake_is_a_finding_and_no_fault_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise PeerViolation("OptionReply: magic is 0x0", requirement="OPT-001")
+
+    with player_on("builtin") as player:
+        monkeypatch.setattr(player.target.peer, "begin_transmission", broken)
+        problem = player.play(Script(steps=(Send(),)))
+        monkeypatch.undo()
+    assert problem is not None
+    assert problem.kind is not Kind.OUT_OF_STEP
+    assert "OptionReply: magic is 0x0" in problem.detail
 
 
 def test_the_command_line_finds_keeps_and_replays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
