@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,13 +11,7 @@ from nbdtest.cli.console import Console
 from nbdtest.conformance.declare import Check, each_check, select
 from nbdtest.conformance.suite import in_order
 from nbdtest.errors import UsageError
-from nbdtest.fixtures.deviations import (
-    Deviation,
-    deviation_for,
-    format_deviations,
-    packaged_deviations,
-    parse_deviations,
-)
+from nbdtest.fixtures.deviations import deviation_for, format_deviations, read_deviations
 from nbdtest.fixtures.parsing import FORMS, parse_servers
 from nbdtest.fixtures.subject import DEFAULT_TIMEOUT_S, Settings, Subject, rules_of
 from nbdtest.report.json_document import json_document
@@ -85,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         timeout_s=arguments.timeout,
         strict=arguments.strict,
         allow_writes=arguments.allow_writes,
-        deviations=tuple(_deviations(arguments)),
+        deviations=read_deviations(_lists(arguments)),
         captures=Path(arguments.pcap) if arguments.pcap else None,
     )
     specs = parse_servers(arguments.spec)
@@ -163,22 +157,9 @@ def _reason(result: Result) -> str:
     return f": {printable(result.message)}" if result.message else ""
 
 
-def _deviations(arguments: argparse.Namespace) -> Iterator[Deviation]:
-    files = list(arguments.expect)
-    if arguments.update_expect and Path(arguments.update_expect).exists() and arguments.update_expect not in files:
-        files.append(arguments.update_expect)
-    for file in files:
-        if file == "packaged":
-            yield from packaged_deviations()
-        else:
-            yield from parse_deviations(_read(Path(file)), where=file)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"the list of known deviations {path} cannot be read: {error.strerror}") from error
+def _lists(arguments: argparse.Namespace) -> list[str]:
+    updated = arguments.update_expect
+    return [*arguments.expect, *([updated] if updated and Path(updated).exists() else [])]
 
 
 def _write(path: Path, text: str) -> None:
@@ -192,7 +173,7 @@ def _write(path: Path, text: str) -> None:
 def _update(path: Path, report: Report, console: Console) -> int:
     """Make the list say what was found: without what has passed, with what is new."""
     targets = {target.name: target for target in report.targets}
-    listed = parse_deviations(_read(path), where=str(path)) if path.exists() else ()
+    listed = read_deviations([str(path)]) if path.exists() else ()
     passed = [result for result in report.results if result.outcome is Outcome.PASSED]
     kept = [
         deviation

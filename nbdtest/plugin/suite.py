@@ -6,7 +6,7 @@ Loaded when a server is to be tested. What is printed and written at the end is 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,7 +16,7 @@ import pytest
 from nbdtest.conformance.declare import Check, each_check, select
 from nbdtest.conformance.suite import in_order
 from nbdtest.errors import UsageError
-from nbdtest.fixtures.deviations import Deviation, packaged_deviations, parse_deviations
+from nbdtest.fixtures.deviations import read_deviations
 from nbdtest.fixtures.parsing import parse_servers
 from nbdtest.fixtures.subject import Settings, Subject
 from nbdtest.fuzz.campaign import Limits
@@ -167,11 +167,12 @@ class Suite:
         self.servers = tuple(subject for subject in self.subjects if isinstance(subject, Subject))
         self.selection = selection
         self.fuzz = fuzz
-        self.settings_strict = bool(config.getoption("nbd_strict"))
         self._collects = collects
         self._worker = hasattr(config, "workerinput")
         checks = {check.id: check for task in tasks for check in task.checks}
-        self.summary = Summary(self.subjects, tuple(checks.values()), reports, strict=self.settings_strict)
+        self.summary = Summary(
+            self.subjects, tuple(checks.values()), reports, strict=bool(config.getoption("nbd_strict"))
+        )
 
     def server(self, name: str) -> Subject:
         """The server of this name."""
@@ -290,21 +291,17 @@ def suite_of(config: pytest.Config, arguments: Sequence[str]) -> Suite:
         timeout_s=float(config.getoption("nbd_timeout")),
         strict=bool(config.getoption("nbd_strict")),
         allow_writes=bool(config.getoption("nbd_allow_writes")),
-        deviations=tuple(_deviations(config.getoption("nbd_expect"))),
+        deviations=read_deviations(config.getoption("nbd_expect")),
         captures=Path(captures) if captures else None,
     )
-    tasks: list[Task] = []
-    if servers:
-        checks = _chosen(config, "server")
-        tasks += [Task(Subject(spec, settings), checks) for spec in servers]
+    subjects: list[AnySubject] = [Subject(spec, settings) for spec in servers]
     if commands:
         from nbdtest.fixtures.client_command import parse_clients
         from nbdtest.fixtures.client_subject import ClientSubject
 
-        clients = parse_clients(commands)
-        checks = _chosen(config, "client")
-        tasks += [Task(ClientSubject(spec, settings), checks) for spec in clients]
-    names = [task.subject.spec.name for task in tasks]
+        subjects += [ClientSubject(spec, settings) for spec in parse_clients(commands)]
+    tasks = _tasks(config, subjects)
+    names = [subject.spec.name for subject in subjects]
     if twice := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"a server and a client are both called {twice.pop()}: test them one after the other")
     reports = list(config.getoption("nbd_report"))
@@ -321,25 +318,16 @@ def suite_of(config: pytest.Config, arguments: Sequence[str]) -> Suite:
     )
 
 
-def _chosen(config: pytest.Config, role: str) -> tuple[Check, ...]:
+def _tasks(config: pytest.Config, subjects: Sequence[AnySubject]) -> list[Task]:
+    """Give each target its checks; what --nbd-checks names may be a check of servers or of clients."""
+    roles = {subject: "server" if isinstance(subject, Subject) else "client" for subject in subjects}
     patterns = [glob for option in config.getoption("nbd_checks") for glob in option.split(",") if glob]
-    checks = select(in_order(each_check(role)), ids=patterns, level=Level(config.getoption("nbd_level")))
+    everything = [check for role in ("server", "client") if role in roles.values() for check in each_check(role)]
+    checks = select(in_order(everything), ids=patterns, level=Level(config.getoption("nbd_level")))
     if not checks:
         raise UsageError("no check is selected: --nbd-checks and --nbd-level leave nothing")
-    return checks
+    return [Task(subject, tuple(check for check in checks if check.role == role)) for subject, role in roles.items()]
 
 
 def _whole(argument: str) -> bool:
     return argument == SUITE_PACKAGE
-
-
-def _deviations(files: Iterable[str]) -> Iterator[Deviation]:
-    for file in files:
-        if file == "packaged":
-            yield from packaged_deviations()
-            continue
-        try:
-            text = Path(file).read_text(encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"the list of known deviations {file} cannot be read: {error.strerror}") from error
-        yield from parse_deviations(text, where=file)
