@@ -21,6 +21,7 @@ from nbdtest.report.results import Level, Outcome, Result
 __all__ = ["run_check"]
 
 _RECORDS_KEPT = 60
+_LAST_WORDS = 10  # lines of a server that has died
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,5 +124,8 @@ def explain(check: Check, complaint: Complaint, broken: Requirement) -> str:
 
 
 def _last_words(target: ServerTarget) -> str:
-    words = target.source.obituary() or target.source.output()
-    return f"\n{words.strip()}" if words.strip() else ""
+    words = (target.source.obituary() or target.source.output()).strip().splitlines()
+    if len(words) > _LAST_WORDS:
+        # A server logs every check: how it died is said first, why it died last.
+        words[1 : 1 - _LAST_WORDS] = [f"… {len(words) - _LAST_WORDS} lines"]
+    return "".join(f"\n{line}" for line in words)

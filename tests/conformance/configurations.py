@@ -11,7 +11,7 @@ from nbdtest.conformance import ServerTarget, Vitals
 from nbdtest.errors import TransportError
 from nbdtest.fakeserver import BlockSizes, DirtyBitmap, Export, FakeServer, Style, actions
 from nbdtest.fakeserver.contexts import Allocation
-from nbdtest.model import MemoryDisk
+from nbdtest.model import DiskError, MemoryDisk
 from nbdtest.net.addresses import UnixAddress
 from nbdtest.net.sockets import connect
 from nbdtest.net.stream import Stream
@@ -76,7 +76,7 @@ class BadDisk:
     def read(self, offset: int, length: int) -> bytes:
         first, count = BAD_RANGE
         if offset < first + count and offset + length > first:
-            raise OSError(int(Errno.EIO), "this range is broken")
+            raise DiskError(Errno.EIO, "this range is broken", offset=max(offset, first))
         return bytes(self._good.read(offset, length))
 
     def write(self, offset: int, data: bytes) -> None:
@@ -137,7 +137,7 @@ CONFIGURATIONS: dict[str, Configuration] = {
     "with-bad-range": Configuration(
         lambda: FakeServer(Export("", disk=BadDisk(4 * MIB)), tolerate=["*"]),
         bad_range=BAD_RANGE,
-        only=("fault", "chunk"),
+        only=("fault", "chunk", "fast-zero"),
     ),
 }
 """Between them every check is run, but those that need a process or credentials."""

@@ -25,7 +25,7 @@ def headers_in_one_piece(server: FakeServer) -> None:
     server.configure(quirks={"takes_segments_for_headers"})
 
 
-@mutant("delivery.flags-alone", breaks=["OPT-010"], checks=["delivery.flags-and-option-at-once"])
+@mutant("delivery.flags-alone", breaks=["OPT-010"], checks=["delivery.flags-and-option-at-once", "*"])
 def flags_alone(server: FakeServer) -> None:
     """What comes in one segment with the client flags is lost."""
     server.configure(quirks={"forgets_what_follows_client_flags"})

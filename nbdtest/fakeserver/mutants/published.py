@@ -55,7 +55,7 @@ def error_of_4_gib(server: FakeServer) -> None:
     server.on_send(OptionReply, where={"type": Rep.ERR_UNKNOWN}).rewrite(lambda reply: reply.encode(length=0xFFFF_FFFF))
 
 
-@mutant("published.talks-instead-of-greeting", breaks=["HS-007"], checks=["greeting.nbd-magic"])
+@mutant("published.talks-instead-of-greeting", breaks=["HS-007"], checks=["greeting.nbd-magic", "*"])
 def talks_instead_of_greeting(server: FakeServer) -> None:
     """An assertion's text comes in place of the greeting."""
     server.on(Moment.GREETING).reply(actions.raw(b"Bail out! ERROR: assertion failed: (socket >= 0)\n"))
