@@ -11,6 +11,7 @@ libnbd's binding belongs to the system's Python, so that is the interpreter to u
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import statistics
 import subprocess
@@ -108,6 +109,29 @@ def in_flight(depth: int, size: int, *, writes: bool) -> Callable[[ModuleType, A
     return work
 
 
+def tasks_in_flight(depth: int, size: int) -> Callable[[ModuleType, Any, int], None]:
+    """Asyncio tasks that read one after the other, against libnbd's loop of callbacks."""
+    callbacks = in_flight(depth, size, writes=False)
+
+    async def tasks(path: str, count: int) -> None:
+        async with client.AsyncNBD() as connection:
+            await connection.connect_unix(path)
+
+            async def reader(number: int) -> None:
+                for at in range(number, count, depth):
+                    await connection.pread(size, at % 1024 * size)
+
+            await asyncio.gather(*map(reader, range(depth)))
+
+    def work(module: ModuleType, h: Any, count: int) -> None:
+        if module is client:
+            asyncio.run(tasks(h.get_uri().partition("socket=")[2], count))
+        else:
+            callbacks(module, h, count)
+
+    return work
+
+
 def flush(module: ModuleType, h: Any, count: int) -> None:
     for _ in range(count):
         h.flush()
@@ -144,6 +168,7 @@ CASES = [
     Case("pread_into 32 MiB", "nbdkit", 3, read_into(32 * MIB), 1.7),
     Case("64 in flight, aio_pread 4 KiB", "nbdkit", 6000, in_flight(64, 4 * KIB, writes=False), 1.8, 0.4),
     Case("64 in flight, aio_pwrite 4 KiB", "nbdkit", 6000, in_flight(64, 4 * KIB, writes=True), 2.2, 0.4),
+    Case("64 tasks, AsyncNBD.pread 4 KiB", "nbdkit", 6000, tasks_in_flight(64, 4 * KIB), 1.0),
     Case("connect", "nbdkit", 60, connect, 1.0),
     Case("connect, qemu-nbd", "qemu-nbd", 60, connect, 1.0),
     Case("flush", "nbdkit", 2000, flush, 0.95),

@@ -35,8 +35,9 @@ _DONE_DATA = (
 LARGE_READ = 1 << 17  # from here on a reply is not gathered in the staging buffer
 
 
-# What follows the first 16 bytes, which all kinds of reply have in common: magic, flags and type (or error), cookie.
-_REST = struct.Struct(">IQ")
+# All kinds of reply begin with magic, flags and type (or error), and cookie. After that comes, in a structured one with
+# data, length and offset; in an extended one the request's offset, the length, and the offset of the data.
+_HEAD = struct.Struct(">IIQIQ")
 _EXTENDED_REST = struct.Struct(">QQQ")
 
 
@@ -54,10 +55,14 @@ class Express:
         inbox, in_flight, done = engine.inbox, engine.in_flight, engine.done
         buffer, view, tail, last_sent = inbox.buffer, inbox.view, inbox.tail, engine.last_sent
         structured, extended = engine.structured, engine.extended
-        unpack_simple, unpack_rest = SIMPLE.unpack_from, _REST.unpack_from
+        unpack, unpack_short = _HEAD.unpack_from, SIMPLE.unpack_from
         head = inbox.head
         while tail - head >= 16:
-            magic, word, cookie = unpack_simple(buffer, head)
+            if tail - head >= 28:
+                magic, word, cookie, length, offset = unpack(buffer, head)
+            else:
+                magic, word, cookie = unpack_short(buffer, head)
+                length = offset = 0
             command = in_flight.get(cookie)
             if command is None or command.error or command.chunk is not None or cookie > last_sent:
                 return
@@ -66,9 +71,6 @@ class Express:
                 count = command.count
                 if word == _DONE_DATA and magic == STRUCTURED_REPLY_MAGIC and structured and not extended:
                     start = head + 28
-                    if tail < start:
-                        return
-                    length, offset = unpack_rest(buffer, head + 16)
                 elif word == _DONE_DATA and magic == EXTENDED_REPLY_MAGIC and extended:
                     start = head + 40
                     if tail < start:

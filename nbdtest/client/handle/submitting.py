@@ -53,6 +53,8 @@ class Submitting(OptionCalls):
         cookie = engine.submit(command)
         if alone or engine.outgoing or len(engine.tail) >= BATCH_BYTES:
             self._driver.flush()
+        if self._lane is None:
+            self._open_lane()
         return cookie
 
     def _raise_error_of(self, command: Command) -> None:
