@@ -79,11 +79,19 @@ def _probe(check: Check, target: ServerTarget) -> _Verdict:
             return _Verdict(Outcome.ERROR, check.level, f"the server did not serve before this check: {trouble}{said}")
     verdict = _judge(check, target)
     failed = verdict.outcome in (Outcome.FAILED, Outcome.WARNED, Outcome.ERROR)
-    if (check.hostile or failed) and (trouble := target.trouble()):
+    if (check.hostile or failed) and (trouble := _lasting_trouble(target)):
         said = f"after this probe the server does not serve any more: {trouble}{_last_words(target)}"
         verdict = _Verdict(Outcome.FAILED, Level.MUST, "\n".join(filter(None, (said, verdict.message))))
         target.source.revive()
     return verdict
+
+
+def _lasting_trouble(target: ServerTarget) -> str:
+    """What is wrong with a plain read, asked a second time if the first one fails: who is only late is not dead."""
+    if not target.trouble():
+        return ""
+    target.wait(target.quiet_s)
+    return target.trouble()
 
 
 def _judge(check: Check, target: ServerTarget) -> _Verdict:
