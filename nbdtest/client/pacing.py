@@ -6,8 +6,6 @@ which is worth more. Nothing here waits: it counts and compares durations.
 
 from __future__ import annotations
 
-from statistics import median
-
 __all__ = ["Pacing"]
 
 BLOCK = 16  # replies in a row before the other way has its turn
@@ -33,7 +31,11 @@ class Pacing:
             return
         if self.polls and len(durations) == BLOCK * ROUNDS:
             received, polled = self._durations
-            self.polls = median(polled) < GAIN * median(received)
+            self.polls = _median(polled) < GAIN * _median(received)
             self.trying = False
         else:
             self.polls = not self.polls
+
+
+def _median(durations: list[float]) -> float:
+    return sorted(durations)[len(durations) // 2]

@@ -5,12 +5,13 @@ The properties hold for the engine, which has no socket and no clock. `nightly` 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from ctypes import c_int
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbdtest.client import negotiation, states
@@ -308,6 +309,34 @@ def test_any_bytes_end_well_and_the_same_however_they_are_split(name: str) -> No
 @given(st.binary(max_size=400), st.sampled_from(sorted(SITUATIONS)))
 def test_noise_ends_well(data: bytes, name: str) -> None:
     run(SITUATIONS[name], data, [1 << 20])
+
+
+def test_very_many_streams_end_well() -> None:
+    """Faster than Hypothesis, and without its shrinking: three thousand streams, or a million in a nightly run."""
+    nightly = settings().max_examples >= 3000
+    seed = random.SystemRandom().randrange(1 << 32) if nightly else 1
+    chance = random.Random(seed)
+    names = sorted(SITUATIONS)
+    for number in range(1_000_000 if nightly else 3_000):
+        situation = SITUATIONS[chance.choice(names)]
+        data = bytearray(situation.honest)
+        for _ in range(chance.randrange(1, 4)):
+            at = chance.randrange(len(data))
+            kind = chance.randrange(4)
+            if kind == 0:
+                data[at] = chance.randrange(256)
+            elif kind == 1:
+                data[at:at] = chance.randbytes(chance.randrange(1, 30))
+            elif kind == 2:
+                del data[at : at + chance.randrange(1, 30)]
+            else:
+                data[at:] = chance.randbytes(chance.randrange(100))
+            data = data or bytearray(1)
+        try:
+            run(situation, bytes(data), [chance.choice([1 << 20, 4096, 50])])
+        except BaseException:
+            print(f"stream {number} of seed {seed}: {data[:4096].hex()}")
+            raise
 
 
 @pytest.mark.parametrize("name", SITUATIONS)
