@@ -77,6 +77,12 @@ def test_client_is_tested_beside_a_server(project: pytest.Pytester) -> None:
     assert len(list(project.path.glob("captures/*/*.pcapng"))) == 3
 
 
+def test_check_of_one_role_is_chosen_where_both_are_tested(project: pytest.Pytester) -> None:
+    options = (f"--nbd-client={command(project.path)}", f"--nbd-server={odd('greets')}", "--nbd-checks=demo.greets")
+    result = project.runpytest_subprocess(*options)
+    result.assert_outcomes(passed=1)
+
+
 @pytest.mark.parametrize(
     ("client", "says"),
     [
