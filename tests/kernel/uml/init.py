@@ -112,6 +112,7 @@ def run(job: dict[str, Any]) -> int:
                 "PYTHONDONTWRITEBYTECODE": "1",
                 "NBDTEST_GUEST": os.uname().release,
                 "TMPDIR": "/tmp",
+                "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis",
             }
             os.execvpe(job["command"][0], job["command"], environment)
         except OSError as error:
