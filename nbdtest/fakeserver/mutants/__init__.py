@@ -12,6 +12,7 @@ docstring of one sentence into the module of its theme:
 """
 
 from nbdtest.fakeserver.mutants import (
+    blockstatus,
     commands,
     data,
     delivery,
@@ -31,6 +32,7 @@ from nbdtest.fakeserver.mutants.registry import MUTANTS, Mutant, mutant
 __all__ = [
     "MUTANTS",
     "Mutant",
+    "blockstatus",
     "commands",
     "data",
     "delivery",

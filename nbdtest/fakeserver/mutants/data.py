@@ -201,11 +201,6 @@ def neighbours_overwritten(server: FakeServer) -> None:
     )
 
 
-def _faulty(server: FakeServer, *plan: actions.Action) -> None:
-    """Answer READs that touch the bad range of the suite's own tests."""
-    server.on(Cmd.READ, where=lambda asked: asked.offset < 1 << 20 < asked.offset + asked.length + 512).reply(*plan)
-
-
 @mutant(
     "fault.read-succeeds",
     breaks=["CMD-011", "CMD-014"],

@@ -11,10 +11,9 @@ from nbdtest.fakeserver.rendering import Asked
 from nbdtest.fakeserver.server import FakeServer
 from nbdtest.wire import Cmd, Info, Opt, Option, OptionReply, Rep, ReplyType, StructuredReply
 
-__all__ = ["change_actions", "change_chunks", "change_infos", "change_option_plans", "change_replies", "every_command"]
+__all__ = ["change_actions", "change_chunks", "change_infos", "change_option_plans", "change_replies"]
 
 _A = TypeVar("_A", bound=Action)
-every_command = tuple(Cmd)
 
 
 def change_replies(

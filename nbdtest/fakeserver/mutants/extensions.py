@@ -14,8 +14,6 @@ from nbdtest.wire import Cmd, CmdFlag, Errno, Opt, Rep, TransmissionFlag
 
 __all__: list[str] = []
 
-_LIST_OR_SET = (Opt.LIST_META_CONTEXT, Opt.SET_META_CONTEXT)
-
 
 @mutant("extended.huge-payload-awaited", breaks=["EXT-006"], checks=["extended.huge-payload"])
 def huge_payload_awaited(server: FakeServer) -> None:

@@ -130,8 +130,8 @@ def error_ends_session(server: FakeServer) -> None:
         )
 
 
-@mutant("option.ten-at-most", breaks=["TERM-013"], checks=["option.errors-in-a-row"])
-def ten_at_most(server: FakeServer) -> None:
+@mutant("option.fifteen-at-most", breaks=["TERM-013"], checks=["option.errors-in-a-row"])
+def fifteen_at_most(server: FakeServer) -> None:
     """The connection ends after fifteen options."""
     server.configure(quirks=Quirks(options_limit=15))
 

@@ -26,7 +26,6 @@ from nbdtest.wire import (
 __all__: list[str] = []
 
 _READ = (Cmd.READ,)
-_RANGED = (Cmd.READ, Cmd.WRITE, Cmd.TRIM, Cmd.CACHE, Cmd.WRITE_ZEROES, Cmd.BLOCK_STATUS)
 _HIGH = 1 << 32
 
 
