@@ -6,6 +6,7 @@ exchange of its own. What a target does not answer is left out here: the check f
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -208,8 +209,9 @@ def _requests(target: ServerTarget) -> list[Callable[[Session], Reply]]:
     requests: list[Callable[[Session], Reply]] = []
     if has(Capability.WRITABLE):
         half = spread // 2 // unit * unit
+        contents = random.Random(f"{target.seed} gallery").randbytes(half)
         requests += [
-            lambda s: s.write(0, target.random.randbytes(half)),
+            lambda s: s.write(0, contents),
             lambda s: s.write(past, bytes(unit)),
         ]
         if has(Capability.WRITE_ZEROES):
