@@ -61,6 +61,11 @@ class Channel:
         """Whether bytes of this channel's own are waiting to be sent."""
         return False
 
+    @property
+    def holds_bytes(self) -> bool:
+        """Whether there may be bytes to receive that have left the socket already: it will not tell of them."""
+        return False
+
     def receive_into(self, space: memoryview) -> int | None:
         """Receive what is there: a number of bytes, 0 at the end of the connection, None if nothing has come.
 
@@ -136,6 +141,10 @@ class TLSChannel(Channel):
     @property
     def wants_to_send(self) -> bool:
         return bool(self._unsent) or self.pipe.pending_to_send > 0
+
+    @property
+    def holds_bytes(self) -> bool:
+        return not self.pipe.is_dry
 
     def handshake(self) -> bool:
         """Go on with the handshake and say whether it is complete.

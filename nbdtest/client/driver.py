@@ -6,6 +6,7 @@ It owns the socket, the connector that makes one, and the switch to TLS. Which c
 from __future__ import annotations
 
 import errno
+import itertools
 import math
 import select
 import socket
@@ -137,9 +138,11 @@ class Driver:
         engine = self.engine
         if self._handshaking:
             self._shake_hands()
-        for _ in range(RECEIVES_AT_A_TIME):
+        for turn in itertools.count():
             channel = self.channel
             if channel is None or engine.over or self._handshaking:
+                break
+            if turn >= RECEIVES_AT_A_TIME and not channel.holds_bytes:
                 break
             space = engine.receive_space()
             try:
@@ -231,6 +234,8 @@ class Driver:
             if channel is not None and not isinstance(channel, TLSChannel):
                 self._watched(self._receive_waiting)
                 return True
+        if direction & READING and self._receive_held():
+            return True
         descriptor = self.descriptor()
         poller = select.poll()
         poller.register(descriptor, events)
@@ -250,6 +255,14 @@ class Driver:
         elif happened & (BROKEN | select.POLLHUP):
             raise Failure("server closed socket unexpectedly", errno.ENOTCONN)
         return bool(ready)
+
+    def _receive_held(self) -> bool:
+        """Receive what the channel holds, of which the socket knows nothing any more; whether that was anything."""
+        if self.channel is None or not self.channel.holds_bytes or self._handshaking:
+            return False
+        before = self.engine.bytes_received
+        self._watched(self.receive)
+        return self.engine.bytes_received > before or self.engine.over
 
     def run_until(self, finished: Callable[[], bool], deadline: Deadline = FOREVER) -> None:
         """Wait as often as it takes.

@@ -71,6 +71,10 @@ class Engine:
 
         self.inbox = Inbox()
         self.mid_message = False
+        self.calm = False
+        """Set by the fast lane when it has seen that there is nothing to do; cleared here by whatever gives us
+        something.
+        """
         self._program: Program | None = None
         self.running = False
         """Whether the engine is in the middle of something; who calls it now is a callback."""
@@ -175,6 +179,7 @@ class Engine:
 
     def received(self, count: int) -> None:
         """The first `count` bytes of `receive_space()` have been filled."""
+        self.calm = False
         self.bytes_received += count
         self.inbox.received(count)
         self.advance()
@@ -323,6 +328,7 @@ class Engine:
 
     def submit(self, command: Command) -> int:
         """Take a command to be sent and return its cookie."""
+        self.calm = False
         cookie = command.cookie = self.next_cookie
         self.next_cookie = cookie + 1
         if command.type == _READ and command.count >= LARGE_READ:
@@ -451,6 +457,7 @@ class Engine:
             self._end(states.CLOSED)
 
     def _end(self, state: State, number: int = 0) -> None:
+        self.calm = False
         self.resting = state
         if self._program is not None and not self.running:
             self._program.close()

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from ctypes import c_int
 from typing import Any
 
-from nbdtest.client.buffer import Buffer
+from nbdtest.client.buffer import Buffer, BytesLike
 from nbdtest.client.channel import Channel
 from nbdtest.client.commands import Command, CompletionCallback, clear
 from nbdtest.client.engine import BATCH_BYTES, Engine
@@ -160,7 +160,7 @@ class FastLane:
         count = len(view)
         return 0 < count <= MAX_REQUEST_SIZE and self._read(view, count, offset)
 
-    def write(self, data: memoryview, offset: int) -> bool:
+    def write(self, data: BytesLike, offset: int) -> bool:
         """Write, or return False if that is not for the lane.
 
         Raises:
@@ -189,7 +189,11 @@ class FastLane:
         """
         with self._lock:
             engine = self._engine
-            if not 0 < count <= NARROW_LIMIT or self._context is None or not self._is_free(count, offset):
+            if not 0 < count <= NARROW_LIMIT or self._context is None:
+                return False
+            if not 0 <= offset <= self._size - count or (offset | count) & self._misaligned:
+                return False
+            if not (engine.calm or self._is_free()):
                 return False
             cookie = engine.next_cookie
             engine.next_cookie = cookie + 1
@@ -222,6 +226,7 @@ class FastLane:
             answer: object = 0
             cell = c_int(problem)
             engine.running = True
+            engine.calm = False
             try:
                 answer = extent(name, offset, entries, cell)
             except BaseException as error:  # noqa: BLE001 - kept where those of all callbacks are kept
@@ -261,6 +266,7 @@ class FastLane:
             command = Command(_READ, offset, count, 0, memoryview(memory), completion)
             cookie = command.cookie = engine.next_cookie
             engine.next_cookie = cookie + 1
+            engine.calm = False
             engine.in_flight[cookie] = command
             engine.chunks_sent += 1
             if self._extended:
@@ -296,6 +302,7 @@ class FastLane:
             command = Command(_WRITE, offset, count, flags, memoryview(memory), completion)
             cookie = command.cookie = engine.next_cookie
             engine.next_cookie = cookie + 1
+            engine.calm = False
             engine.in_flight[cookie] = command
             engine.chunks_sent += 1
             if self._extended:
@@ -307,28 +314,31 @@ class FastLane:
             buffer._init = True
         return cookie
 
-    def _is_free(self, count: int, offset: int) -> bool:
-        """Whether the range is a plain one, and the connection has nothing else to do."""
-        engine, inbox = self._engine, self._inbox
-        return not (
-            offset < 0
-            or offset + count > self._size
-            or (offset | count) & self._misaligned
-            or engine.resting is not READY
+    def _is_free(self) -> bool:
+        """Whether the connection has nothing else to do; noted with the engine, which forgets it when it gets
+        something.
+        """
+        engine = self._engine
+        free = not (
+            engine.resting is not READY
             or engine.in_flight
             or engine.tail
             or engine.outgoing
             or engine.running
             or engine.mid_message
             or engine.disconnecting
-            or inbox.head != inbox.tail
+            or len(self._inbox)
         )
+        engine.calm = free
+        return free
 
     def _read(self, buffer: bytearray | memoryview, count: int, offset: int) -> bool:
         with self._lock:
-            if not self._is_free(count, offset):
-                return False
             engine, header = self._engine, self._header
+            if not 0 <= offset <= self._size - count or (offset | count) & self._misaligned:
+                return False
+            if not (engine.calm or self._is_free()):
+                return False
             cookie = engine.next_cookie
             engine.next_cookie = cookie + 1
             if self._extended:
@@ -403,11 +413,13 @@ class FastLane:
             got += more
         return got
 
-    def _order(self, type_: int, flags: int, count: int, offset: int, payload: memoryview | None) -> bool:
+    def _order(self, type_: int, flags: int, count: int, offset: int, payload: BytesLike | None) -> bool:
         with self._lock:
-            if not self._is_free(count, offset):
-                return False
             engine = self._engine
+            if not 0 <= offset <= self._size - count or (offset | count) & self._misaligned:
+                return False
+            if not (engine.calm or self._is_free()):
+                return False
             cookie = engine.next_cookie
             engine.next_cookie = cookie + 1
             if self._extended:
@@ -450,7 +462,8 @@ class FastLane:
             except BaseException:
                 self._give_up()
                 raise
-            self._hand_over(Command(type_, offset, count, flags, payload), sent, received, failure)
+            view = None if payload is None else memoryview(payload)
+            self._hand_over(Command(type_, offset, count, flags, view), sent, received, failure)
             return False
 
     def _is_empty_chunk(self, received: bytes, cookie: int) -> bool:

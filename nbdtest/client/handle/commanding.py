@@ -74,7 +74,7 @@ class CommandCalls(Submitting):
     @permitted(CONNECTED)
     def pwrite(self, buf: BytesLike, offset: int, flags: int = 0) -> None:
         """Write `buf` at `offset`."""
-        view = readable_view(buf)
+        view = buf if type(buf) in (bytes, bytearray) else readable_view(buf)
         if (lane := self._lane) is not None and not flags:
             try:
                 if lane.write(view, offset):
@@ -85,7 +85,7 @@ class CommandCalls(Submitting):
         offset, flags = arguments.u64("offset", offset), arguments.u32("flags", flags)
         with self._enter("pwrite", buf=view, offset=offset, flags=flags):
             flags = self._check(Cmd.WRITE, offset, len(view), flags, WRITE_FLAGS)
-            self._complete(Command(Cmd.WRITE, offset, len(view), flags, view))
+            self._complete(Command(Cmd.WRITE, offset, len(view), flags, memoryview(view)))
 
     @permitted(CONNECTED)
     def flush(self, flags: int = 0) -> None:
