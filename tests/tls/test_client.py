@@ -12,10 +12,10 @@ import pytest
 from nbdtest.client import NBD, TLS_ALLOW, TLS_DISABLE, TLS_REQUIRE, Error
 from nbdtest.client.asynchronous import AsyncNBD
 from nbdtest.client.channel import TLSChannel
-from nbdtest.fakeserver import FakeServer, Style, TLSMode, ack, opt_error, raw
+from nbdtest.fakeserver import FakeServer, Style, TLSMode, ack, data, opt_error, raw
 from nbdtest.fixtures.pki import Flaw, PKIMaterial, PSKMaterial
 from nbdtest.net.tls import PSKSupport, ServerPSK, VersionRange, server_context
-from nbdtest.wire import Opt, Rep
+from nbdtest.wire import Cmd, Opt, Rep
 from tests.tls.conftest import Kind
 
 TLS12 = VersionRange(ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2)
@@ -439,3 +439,24 @@ def test_asyncio_and_a_refusal(x509: Kind, nbd_pki: PKIMaterial) -> None:
 
     with pytest.raises(Error, match="the server refused TLS: certificate required"):
         asyncio.run(connect())
+
+
+def test_replies_in_several_chunks(kind: Kind) -> None:
+    """What is decrypted already and belongs to a reply that the fast lane handed over is not waited for on the
+    socket."""
+    server, handle = kind.server(), kind.handle()
+    server.disk.write(0, bytes(range(256)) * 16)
+    server.on(Cmd.READ).rewrite(lambda asked, plan: [data(at=at, length=512) for at in range(0, 4096, 512)])
+    handle.connect_unix(server.path)
+    for _ in range(5):
+        assert handle.pread(4096, 0) == bytes(range(256)) * 16
+
+
+def test_more_replies_at_once_than_are_taken_in_one_go(kind: Kind) -> None:
+    server, handle = kind.server(), kind.handle()
+    server.on(Cmd.READ).rewrite(lambda asked, plan: [data(at=at, length=16) for at in range(0, 4096, 16)])
+    handle.connect_unix(server.path)
+    pending = {handle.aio_pread(bytearray(4096), 0) for _ in range(8)}
+    while pending:
+        handle.poll(-1)
+        pending -= {cookie for cookie in pending if handle.aio_command_completed(cookie)}

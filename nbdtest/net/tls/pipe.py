@@ -23,6 +23,7 @@ from nbdtest.net.tls.failures import (
     explain_handshake,
     explain_session,
     handshake_cut,
+    is_cut,
 )
 
 __all__ = ["PIECE", "TLSPipe"]
@@ -106,9 +107,9 @@ class TLSPipe:
             self._ssl.do_handshake()
         except ssl.SSLWantReadError:
             return False
-        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:  # which of them depends on the release of OpenSSL
-            raise self._failed(handshake_cut(self.context, reset=self._reset, received=self._fed)) from error
         except ssl.SSLError as error:
+            if is_cut(error) or isinstance(error, ssl.SSLZeroReturnError):
+                raise self._failed(handshake_cut(self.context, reset=self._reset, received=self._fed)) from error
             raise self._failed(explain_handshake(error, self.context, identity=self.psk_identity)) from error
         # Noted now: after an alert OpenSSL does not tell any more what was agreed on.
         self._version, self._cipher = self._ssl.version() or "", (self._ssl.cipher() or ("",))[0]
@@ -149,6 +150,14 @@ class TLSPipe:
         return self._decrypted == 0
 
     @property
+    def is_dry(self) -> bool:
+        """Whether `read_into` has nothing to give or to tell before more is fed. False if in doubt: half a record is
+        something."""
+        incoming = self._incoming  # asking OpenSSL itself would cost an exception
+        empty = not incoming.pending and not incoming.eof and not self._kept and not self._ssl.pending()
+        return empty and self._failure is None
+
+    @property
     def undecrypted(self) -> int:
         """Ciphertext bytes that were fed and not looked at yet: whole records, the beginning of one, or both."""
         return self._incoming.pending
@@ -184,7 +193,7 @@ class TLSPipe:
         if not self._established:
             raise UsageError("the TLS handshake is not complete: nothing can be read yet")
         view = memoryview(buffer)
-        if self._is_dry():
+        if self.is_dry:
             return 0
         if self._kept:
             count = min(len(self._kept), view.nbytes)
@@ -206,12 +215,6 @@ class TLSPipe:
         with suppress(ssl.SSLError):  # the peer's own notice has not come yet, or something else has: reading will tell
             self._ssl.unwrap()
 
-    def _is_dry(self) -> bool:
-        """Whether there is nothing to be read or told: asking OpenSSL instead would cost an exception."""
-        incoming = self._incoming
-        empty = not incoming.pending and not incoming.eof and not self._kept and not self._ssl.pending()
-        return empty and self._failure is None
-
     def _read(self, buffer: bytearray | memoryview) -> int:
         """Decrypt what is there and fits. The end, of whatever kind, is kept as a failure, to be told when the bytes
         are gone."""
@@ -230,10 +233,11 @@ class TLSPipe:
             pass
         except ssl.SSLZeroReturnError:
             self._note_end(self._closed(have))
-        except ssl.SSLEOFError:
-            self._note_end(self._truncated(have))
         except ssl.SSLError as error:
-            self._note_end(explain_session(error, self.context, nothing_yet=self._decrypted + have == 0))
+            if is_cut(error):
+                self._note_end(self._truncated(have))
+            else:
+                self._note_end(explain_session(error, self.context, nothing_yet=self._decrypted + have == 0))
         self._decrypted += have
         return have
 
