@@ -77,7 +77,6 @@ def seen_by_next_connection(t: ServerTarget) -> None:
         if t.has(Capability.FLUSH):
             expect_success(session.flush())
         session.disconnect()
-        session.peer.is_ended()
     with t.peer.transmitting() as session:
         expect_contents(session, start, data, "READ on the next connection")
 
