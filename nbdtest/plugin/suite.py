@@ -257,7 +257,8 @@ class Suite:
         """Stop the servers, and write the reports or hand over what was learned."""
         try:
             if self._worker:
-                session.config.workeroutput["nbdtest_targets"] = self.summary.learned()  # type: ignore[attr-defined]
+                output: dict[str, Any] = session.config.workeroutput  # type: ignore[attr-defined]  # xdist adds it
+                output["nbdtest_targets"] = self.summary.learned()
             else:
                 self.summary.learn(self.summary.learned())
                 self.summary.write_reports()
