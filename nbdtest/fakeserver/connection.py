@@ -125,6 +125,15 @@ class Connection:
         if not self.closed and (self._closing or self.engine.end is not None):
             self.close(rst=self.engine.end is End.RST)
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether the client is owed something."""
+        return not self.closed and (self.wants_write or self.engine.unfinished)
+
+    def shut_down(self) -> None:
+        """Answer from now on that the server is about to end."""
+        self.engine.shutting_down = True
+
     def release(self, name: str) -> None:
         """Let go what is held under `name`."""
         if not self.closed:

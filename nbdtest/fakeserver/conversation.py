@@ -15,7 +15,7 @@ from nbdtest.fakeserver.actions import Plan
 from nbdtest.fakeserver.commands import Commands, refused_payload
 from nbdtest.fakeserver.damage import Mangle
 from nbdtest.fakeserver.export import Export, Style
-from nbdtest.fakeserver.haggling import Answer, Effect, answer, knows
+from nbdtest.fakeserver.haggling import Answer, Effect, answer, knows, shutting_down
 from nbdtest.fakeserver.private_cache import PrivateCache
 from nbdtest.fakeserver.rendering import Asked, Reply, handshake_flags, render_greeting, render_option_reply
 from nbdtest.fakeserver.rules import Moment
@@ -172,6 +172,8 @@ class Conversation:
             found = Answer(plan=(actions.OptError(Rep.ERR_TOO_BIG, problem),))
             if header.option == Opt.EXPORT_NAME:
                 found = Answer(plan=(actions.Close(),))
+        elif engine.shutting_down and header.option != Opt.ABORT:
+            found = shutting_down(header.option)
         else:
             found = answer(option, session, engine.settings)
         skipped = quirks.leaves_unknown_option_data or quirks.leaves_surplus_option_data
@@ -419,6 +421,8 @@ class Conversation:
             self._engine.before_change()
 
         def correct() -> Plan:
+            if self._engine.shutting_down:  # TERM-037
+                return (actions.Error(Errno.ESHUTDOWN, message="the server is being shut down"),)
             return (actions.Error(Errno.EINVAL, message=problem),) if problem else commands.carry_out(asked)
 
         self._play(self._engine.rule_plan(asked.type, asked, correct), asked)

@@ -88,6 +88,8 @@ class Engine:
         """Set when the next bytes in both directions belong to TLS; the driver clears it."""
         self.lied = settings.quirks.any or settings.tls_quirks != _HONEST_TLS
         """Whether a rule or quirk has made the server misbehave on this connection."""
+        self.shutting_down = False
+        """Whether everything but ABORT and DISC is refused because the server is about to end."""
         self.on_request: Callable[[Asked], None] | None = None
         """Gets every request, also DISC, instead of its being answered: the script's."""
         self.on_option: Callable[[Option, Callable[[], None]], None] | None = None
@@ -169,6 +171,12 @@ class Engine:
     def wants_bytes(self) -> bool:
         """Whether the client should be read from: not while it does not read what it is sent."""
         return len(self._queue) <= max(self._want[0], MOST_RECEIVED) and self._outbox.size < HIGH_WATER
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the client is owed something: the rest of a handshake, or answers."""
+        haggling = self.session.phase in (Phase.GREETED, Phase.HAGGLING)
+        return haggling or bool(self._outbox.size and not self._outbox.stalled) or bool(self._waiting())
 
     @property
     def at_rest(self) -> bool:

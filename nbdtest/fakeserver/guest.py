@@ -153,6 +153,16 @@ class Guest:
         if not self._unsent and self._step is not None and self._step.ends:
             self.close()
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether the client is owed something: its successor knows."""
+        return False
+
+    def shut_down(self) -> None:
+        """Let an engine answer that the server is about to end."""
+        if not self.closed:
+            self._hand_over().shut_down()
+
     def release(self, name: str) -> None:
         """Do nothing: nothing is held."""
 

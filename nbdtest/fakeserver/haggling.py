@@ -18,7 +18,7 @@ from nbdtest.fakeserver.violations import Violation, of_strings
 from nbdtest.wire import Info, InfoRequest, Message, MetaContextRequest, Opt, Option, Rep
 from nbdtest.wire.limits import MAXIMUM_STRING
 
-__all__ = ["Answer", "Effect", "answer", "knows"]
+__all__ = ["Answer", "Effect", "answer", "knows", "shutting_down"]
 
 
 class Effect(enum.Enum):
@@ -61,6 +61,13 @@ def answer(option: Option, session: Session, settings: Settings) -> Answer:
     if handler is None:
         return _refusal(Rep.ERR_UNSUP, f"{option.option} is not supported")
     return handler(option, session, settings)
+
+
+def shutting_down(option: Opt) -> Answer:
+    """Answer an option of a client that the server wants to be rid of (TERM-016)."""
+    if option == Opt.EXPORT_NAME:
+        return Answer(plan=(actions.Close(),))
+    return _refusal(Rep.ERR_SHUTDOWN, "the server is being shut down")
 
 
 def knows(option: Opt) -> bool:

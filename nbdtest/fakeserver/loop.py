@@ -59,6 +59,13 @@ class Served(Protocol):
     def flush(self) -> None:
         """Send what may leave now and fits."""
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether the client is owed something."""
+
+    def shut_down(self) -> None:
+        """Answer from now on that the server is about to end."""
+
     def release(self, name: str) -> None:
         """Let go what is held under `name`."""
 
@@ -97,17 +104,25 @@ class Loop:
         self._buffer = memoryview(bytearray(BUFFER))
         self._stopping = False
         self._ends_when_empty = ends_when_empty
+        self._grace: Deadline | None = None
+        """Set when the loop is to end: how long clients are waited for."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
-    def stop(self, *, timeout_s: float = 5.0) -> bool:
-        """Take in what clients have sent already, end every connection, and the thread; False if it does not end."""
-        self._stopping = True
+    def stop(self, *, grace_s: float = 0.0, timeout_s: float = 5.0) -> bool:
+        """Take in what clients have sent already, end every connection, and the thread; False if it does not end.
+
+        Clients that are owed answers, or are in their handshake, get at most `grace_s` to hear the rest (TERM-035).
+        """
+        if grace_s:
+            self.call(lambda: self._shut_down(grace_s))
+        else:
+            self._stopping = True
         self._wake()
-        self._thread.join(timeout_s)
+        self._thread.join(timeout_s + grace_s)
         return not self._thread.is_alive()
 
     def call(self, step: Callable[[], None]) -> None:
@@ -158,7 +173,7 @@ class Loop:
 
     def _run(self) -> None:
         try:
-            while not self._stopping:
+            while not self._stopping and not self._all_told():
                 ready = self._selector.select(self._patience())
                 self._listen_again()
                 for key, _ in ready:
@@ -173,8 +188,26 @@ class Loop:
             self._answer_calls()
             self._end()
 
+    def _shut_down(self, grace_s: float) -> None:
+        self._grace = Deadline(grace_s)
+        self._waiting_for_room.clear()
+        for listener in self._listeners:
+            if listener.fileno() in self._selector.get_map():
+                self._selector.unregister(listener)
+        for connection in list(self._connections):
+            connection.shut_down()
+            self._settle(connection)
+
+    def _all_told(self) -> bool:
+        """Whether nobody has to be waited for any more."""
+        if self._grace is None:
+            return False
+        return self._grace.expired or not any(connection.unfinished for connection in self._connections)
+
     def _patience(self) -> float | None:
         wake_at = min((connection.wake_at for connection in self._timed), default=math.inf)
+        if self._grace is not None:
+            wake_at = min(wake_at, monotonic_s() + self._grace.remaining())
         patience = None if wake_at == math.inf else max(wake_at - monotonic_s(), 0)
         if self._waiting_for_room:
             return TRY_AGAIN_S if patience is None else min(patience, TRY_AGAIN_S)

@@ -247,7 +247,12 @@ class Peer:
         while True:
             pieces = self.engine.data_to_send(monotonic_s())
             if pieces:
-                self._stream.send_all(*pieces, deadline=Deadline(PATIENCE_S))
+                try:
+                    self._stream.send_all(*pieces, deadline=Deadline(PATIENCE_S))
+                except Disconnected:
+                    # That a client does not stay to hear the rest of a lie is no mistake of the script's.
+                    self._journal.event(self.number, monotonic_s(), "the client has gone")
+                    return
                 continue
             if self.engine.wants_tls:
                 self.start_tls()

@@ -37,6 +37,8 @@ EPILOG = """More examples:
   nbdtest serve --unix /tmp/nbd.sock --mutant chunk.done-forgotten
 Started by systemd socket activation, it serves the sockets that it inherits."""
 
+GRACE_S = 1.0
+"""For clients that are owed answers when a signal comes."""
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50, "E": 1 << 60}
 
 
@@ -107,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.tcp == 0:
             print(getattr(listeners[0].address, "port", ""), flush=True)
         ended.wait()
-        server.stop()
+        server.stop(grace_s=GRACE_S)
     for problem in journal.problems:
         _say(problem)
     return 1 if journal.problems else 0

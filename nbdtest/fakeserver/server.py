@@ -10,6 +10,7 @@ not end make it raise `VerificationFailed`, with the journal in its text.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import socket
 import threading
@@ -242,8 +243,9 @@ class FakeServer:
             self._begin()
         return self
 
-    def stop(self) -> None:
-        """End every connection and thread. Any number of times."""
+    def stop(self, *, grace_s: float = 0.0) -> None:
+        """End every connection and thread, after at most `grace_s` for clients that are owed answers. Any number of
+        times."""
         with self._lock:
             loop, self._loop = self._loop, None
             own, self._own_loops = self._own_loops, []
@@ -252,10 +254,10 @@ class FakeServer:
             peer.interrupt()
             self._join(thread, "script")
         for each in [loop, *own]:
-            if each is not None and not each.stop():
+            if each is not None and not each.stop(grace_s=grace_s):
                 self._stuck.append("the serving thread does not end")
         for thread, connection in list(self._lanes.items()):
-            self._end_lane(thread, connection)
+            self._end_lane(thread, connection, grace_s)
         if self._scratch is not None:
             self._scratch.remove()
             self._scratch = None
@@ -438,7 +440,7 @@ class FakeServer:
                 else:
                     connection.close()
 
-    def _end_lane(self, thread: threading.Thread, connection: Connection) -> None:
+    def _end_lane(self, thread: threading.Thread, connection: Connection, grace_s: float) -> None:
         """Let the lane take in what its client has sent already, then end it."""
         try:
             while thread.is_alive() and connection.stream.arrival(0) is not Arrival.NOTHING:
@@ -446,6 +448,10 @@ class FakeServer:
         except TransportError:
             pass  # the lane has closed the connection
         self._abandoned.add(connection)
+        if grace_s:
+            with contextlib.suppress(OSError):
+                connection.stream.raw_socket.shutdown(socket.SHUT_RD)  # the reply that is on its way may arrive
+            thread.join(grace_s)
         connection.stream.interrupt()
         self._join(thread, "fast lane")
 

@@ -73,6 +73,33 @@ def test_a_unix_socket_is_removed_at_the_end(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_a_signal_in_the_handshake_is_told_and_ends_with_it() -> None:
+    with serving("--tcp", "0") as process:
+        client = tcp(process).greet()
+        client.option(Opt.LIST)
+        process.send_signal(signal.SIGTERM)
+        replies: list[Rep] = []
+        while Rep.ERR_SHUTDOWN not in replies:  # the signal takes its time
+            replies = [reply.type for reply in client.option(Opt.LIST)]
+        assert [reply.type for reply in client.option(Opt.ABORT)] == [Rep.ACK]
+        assert client.rest() == b""
+        assert process.wait(LIMIT_S) == 0
+        client.socket.close()
+
+
+def test_what_was_asked_before_a_signal_is_answered() -> None:
+    with serving("--tcp", "0", "--size", "8M") as process:
+        client = tcp(process).open()
+        for _ in range(8):
+            client.request(Cmd.READ, 0, 8 << 20)
+        first = client.take(16)
+        process.send_signal(signal.SIGTERM)
+        answered = first + client.rest()
+        assert len(answered) >= 8 * (16 + (8 << 20)) or answered[-16:-8] == bytes.fromhex("674466980000006c")
+        assert process.wait(LIMIT_S) == 0
+        client.socket.close()
+
+
 def test_stdin_and_stdout_as_one_socket() -> None:
     ours, theirs = socket.socketpair()
     process = subprocess.Popen([*SERVE, "--stdio", "--size", "512"], stdin=theirs.fileno(), stdout=theirs.fileno())

@@ -355,6 +355,14 @@ class TestExtendedHeaders:
         assert talk.violations == ["EXT-005"]
 
 
+def test_requests_that_come_during_a_shutdown() -> None:
+    talk = Talk().open()
+    talk.engine.shutting_down = True
+    assert errno_of(talk, Cmd.READ, 0, 4) == Errno.ESHUTDOWN
+    talk.request(Cmd.DISC)
+    assert talk.end is End.FIN
+
+
 class TestResize:
     def test_growing_and_shrinking(self) -> None:
         talk = Talk(Export(size=4096, can_resize=True)).open()
