@@ -37,7 +37,7 @@ EPILOG = """More examples:
   nbdtest serve --unix /tmp/nbd.sock --mutant chunk.done-forgotten
 Started by systemd socket activation, it serves the sockets that it inherits."""
 
-GRACE_S = 1.0
+GRACE_S = 3.0
 """For clients that are owed answers when a signal comes."""
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50, "E": 1 << 60}
 

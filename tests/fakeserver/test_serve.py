@@ -90,12 +90,11 @@ def test_a_signal_in_the_handshake_is_told_and_ends_with_it() -> None:
 def test_what_was_asked_before_a_signal_is_answered() -> None:
     with serving("--tcp", "0", "--size", "8M") as process:
         client = tcp(process).open()
-        for _ in range(8):
-            client.request(Cmd.READ, 0, 8 << 20)
+        for _ in range(4):
+            client.request(Cmd.READ, 0, 1 << 20)
         first = client.take(16)
         process.send_signal(signal.SIGTERM)
-        answered = first + client.rest()
-        assert len(answered) >= 8 * (16 + (8 << 20)) or answered[-16:-8] == bytes.fromhex("674466980000006c")
+        assert len(first + client.rest()) == 4 * (16 + (1 << 20))
         assert process.wait(LIMIT_S) == 0
         client.socket.close()
 
