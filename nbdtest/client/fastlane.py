@@ -198,14 +198,18 @@ class FastLane:
             cookie = engine.next_cookie
             engine.next_cookie = cookie + 1
             request = REQUEST.pack(REQUEST_MAGIC, 0, _BLOCK_STATUS, cookie, offset, count)
+            pacing = self._order_pacing
             sent = 0
             received = b""
             failure: Failure | None = None
             try:
+                began = monotonic_s() if pacing.trying else 0.0
                 sent = self._send(request, _NOSIGNAL)
-                if self._order_pacing.polls:
+                if pacing.polls:
                     self._poll()
                 received = self._recv(STATUS_REPLY)
+                if pacing.trying:
+                    pacing.took(monotonic_s() - began)
             except OSError as error:
                 failure = Failure.of_os("recv" if sent else "send", error)
             except BaseException:
