@@ -137,7 +137,8 @@ class TestPointer:
             libssl.set_server_callback(Empty(), lambda _identity: b"")  # type: ignore[arg-type]  # that is the point
 
     def test_the_refusal_reaches_the_user_with_what_to_do(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(ssl.SSLContext, "options", property(lambda _self: ssl.OP_NO_TICKET))
+        lie = property(lambda _self: ssl.OP_NO_TICKET, lambda _self, _options: None)
+        monkeypatch.setattr(ssl.SSLContext, "options", lie)
         with pytest.raises(
             PSKUnavailable, match=r"TLS-PSK needs Python 3\.13 or later \(on 3\.1[12]\.\d+: .*other options"
         ):

@@ -138,6 +138,8 @@ def _bare(side: Side, versions: VersionRange, tickets: int) -> ssl.SSLContext:
     # Not create_default_context(): it trusts the system's CAs and, from 3.13, checks certificates more strictly than
     # GnuTLS does.
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT if side is Side.CLIENT else ssl.PROTOCOL_TLS_SERVER)
+    # Python before 3.11.4 takes an end without close_notify for an ordinary one, and so would hide a truncation.
+    made.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     made.minimum_version = versions.minimum
     made.maximum_version = versions.maximum
     if side is Side.SERVER:

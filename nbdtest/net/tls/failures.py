@@ -21,6 +21,7 @@ __all__ = [
     "explain_handshake",
     "explain_session",
     "handshake_cut",
+    "is_cut",
 ]
 
 
@@ -149,6 +150,11 @@ def handshake_cut(context: TLSContext, *, reset: bool, received: int) -> Handsha
     else:
         guess = ""
     return HandshakeFailed(f"the {context.side.peer} {how} the connection in the TLS handshake, {where}{guess}")
+
+
+def is_cut(error: ssl.SSLError) -> bool:
+    """Whether the connection ended without close_notify. Python before 3.11.4 has no class of its own for that."""
+    return isinstance(error, ssl.SSLEOFError) or error.reason == "UNEXPECTED_EOF_WHILE_READING"
 
 
 class _Refusal(TypedDict):
