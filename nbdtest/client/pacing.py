@@ -10,7 +10,7 @@ __all__ = ["Pacing"]
 
 BLOCK = 16  # replies in a row before the other way has its turn
 ROUNDS = 5
-GAIN = 0.99  # polling has to be better: it is the exception
+GAIN = 0.97  # polling has to be better by that much: it is the exception
 
 
 class Pacing:
