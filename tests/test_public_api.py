@@ -8,6 +8,10 @@ PUBLIC = {
     "nbdtest.client": """
         AsyncNBD Buffer ClosedHandle Error StatusExtent install_as_nbd nbd
     """,
+    "nbdtest.client.kernel": """
+        ConfigFlag DeviceBusy DeviceError DeviceStatus Interface LinkEvents NBDDevice NBDNetlink NoModule
+        NotPermitted Parameters StillInUse UnsuitableConnection
+    """,
     "nbdtest.conformance": """
         Capability Check Complaint Coverage Hangup NoAnswer NotApplicable Requirement ServerSource
         ServerTarget Vitals check coverage each_check each_requirement in_order requirement run_check

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import shutil
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nbdtest.client import NBD, Error
+from nbdtest.client import NBD, AsyncNBD, Error
 from nbdtest.client.kernel import NBDDevice, UnsuitableConnection
 from nbdtest.errors import Disconnected
 from nbdtest.fakeserver import FakeServer
@@ -92,6 +93,17 @@ def test_the_client_takes_vsock_uris(fake: FakeServer, port: int) -> None:
     assert handle.get_size() == MIB
     handle.shutdown()
     handle.close()
+
+
+def test_the_asynchronous_client_as_well(fake: FakeServer, port: int) -> None:
+    async def read() -> bytes:
+        async with AsyncNBD() as handle:
+            await handle.connect_uri(f"nbd+vsock://1:{port}/")
+            content = bytes(await handle.pread(512, 0))
+            await handle.shutdown()
+            return content
+
+    assert asyncio.run(read()) == bytes(512)
 
 
 def test_the_client_says_why_it_cannot_connect() -> None:
