@@ -25,7 +25,7 @@ def huge_option_is_survived(name: str, option: int, data: bytes) -> Check:
     @check(
         f"abuse.huge-{name}",
         proves=["TERM-009", "REP-042"],
-        needs=FIXED,
+        needs=[*FIXED, Capability.SECOND_CONNECTION],
         legal=False,
         level=Level.MUST,
         doc=f"{Opt(option)} that announces 4 GiB of data is refused, hung up on or waited for, and others are served.",
