@@ -258,6 +258,7 @@ def disc_closes_tls(t: ServerTarget) -> None:
     with under_tls(t) as nego:
         session = t.peer.begin_transmission(nego, t.export)
         session.disconnect()
+        session.peer.half_close()  # as clients do: some servers wait for it, to see that DISC has been the last word
         expect_goodbye(session.peer, "DISC")
 
 
