@@ -358,16 +358,17 @@ class FakeServer:
 
     def _known_handshakes(self) -> Handshakes | None:
         """The memory of handshakes that holds for the settings, rules and sizes of now, if there can be one."""
-        exports = self.settings.exports
-        if self.journal.echoes or not all(isinstance(export.disk, MemoryDisk) for export in exports):
-            return None
-        if self.rules.watches_handshake():
-            return None
-        sizes = tuple(export.disk.size for export in exports)
         known = self._handshakes
-        if known is None or not known.valid or known.sizes != sizes or known.settings is not self.settings:
-            known = self._handshakes = Handshakes(self.settings, self.rules, sizes)
-        return known
+        if known is not None and known.settings is self.settings and known.valid and known.sizes == self._sizes():
+            return known
+        memory_only = all(isinstance(export.disk, MemoryDisk) for export in self.settings.exports)
+        if self.journal.echoes or not memory_only or self.rules.watches_handshake():
+            return None
+        self._handshakes = Handshakes(self.settings, self.rules, self._sizes())
+        return self._handshakes
+
+    def _sizes(self) -> tuple[int, ...]:
+        return tuple([export.disk.size for export in self.settings.exports])
 
     def _play(self, script: Script, peer: Peer) -> None:
         try:
