@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from nbdtest.net.guardian import guardian
+
 HERE = Path(__file__).parent
 GUEST_TESTS = HERE / "guest"
 IN_GUEST = "NBDTEST_GUEST" in os.environ
@@ -45,6 +47,7 @@ class Guest:
     def __init__(self, items: list[pytest.Item], config: pytest.Config) -> None:
         self._config = config
         self._directory = tempfile.TemporaryDirectory(prefix="guest.")
+        guardian().add_directory(self._directory.name)
         self._reports = Path(self._directory.name) / "reports"
         self._output = Path(self._directory.name) / "output"
         self._reports.touch()
@@ -64,7 +67,9 @@ class Guest:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
+        guardian().add_group(self._process.pid)  # which ends the guest when this pytest is killed
 
     def reports(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
         """Yield the item's reports as they come; where the guest fails instead, one that says so."""
@@ -81,10 +86,12 @@ class Guest:
             time.sleep(POLL_S)
 
     def close(self) -> None:
+        guardian().drop_group(self._process.pid)
         if self._process.poll() is None:
             self._process.terminate()
         self._process.wait()
         self._directory.cleanup()
+        guardian().drop_directory(self._directory.name)
 
     def _next(self) -> dict[str, Any] | None:
         if b"\n" not in self._buffer:
