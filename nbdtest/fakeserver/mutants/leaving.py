@@ -83,7 +83,7 @@ def _gives_up(server: FakeServer, came: Moment, further: _Step, *, after: int = 
         server.on(step).rewrite(goes_on)
 
 
-_OPTIONS = (Opt.LIST, Opt.INFO, Opt.GO, Opt.EXPORT_NAME, Opt.STRUCTURED_REPLY, Opt.ABORT)
+_OPTIONS = (Opt.LIST, Opt.INFO, Opt.GO, Opt.EXPORT_NAME, Opt.STARTTLS, Opt.STRUCTURED_REPLY, Opt.EXTENDED_HEADERS)
 _COMMANDS = (Cmd.READ, Cmd.WRITE, Cmd.FLUSH, Cmd.DISC)
 
 
