@@ -59,5 +59,7 @@ def _fetch(directory: Path) -> Path:
             pytest.fail(f"libnbd's source cannot be fetched: apt-get {' '.join(words)}: {ran.stderr.strip()}")
     archive = next(directory.glob("libnbd_*.orig.tar.gz"))
     with tarfile.open(archive) as packed:
-        packed.extractall(directory / "unpacked", filter="data")
+        # Python before 3.11.4, such as Debian 12's own, knows no filters.
+        packed.extraction_filter = getattr(tarfile, "data_filter", lambda member, path: member)
+        packed.extractall(directory / "unpacked")
     return next((directory / "unpacked").iterdir())

@@ -54,7 +54,8 @@ class Release:
         """
         program = self.find(words[0])
         command = ["chroot", self.root, program, *words[1:]] if self.root else [program, *words[1:]]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        # Without the command `file` nbdinfo prints memory that it has not set.
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
         assert done.returncode == status, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 

@@ -43,7 +43,7 @@ def test_the_correct_server_is_not_accused() -> None:
 @pytest.mark.interop
 @pytest.mark.parametrize("spec", ["nbdkit", "qemu-nbd", "nbd-server"])
 def test_released_servers_are_not_accused(spec: str) -> None:
-    with player_on(spec) as player:
+    with player_on(spec, timeout_s=20) as player:
         progress = Campaign(player, seed=7).run(Limits(sessions=60))
     assert [str(finding.problem) for finding in progress.findings] == []
 
