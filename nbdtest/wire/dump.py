@@ -17,6 +17,7 @@ __all__ = ["dump", "hexdump", "shorten"]
 _HEX_FIELDS = {"cookie", "nbd_magic", "style_magic"}
 _MAX_ITEMS = 8
 _MAX_BYTES = 16
+_MAX_CHARACTERS = 100
 
 
 def dump(message: Message) -> str:
@@ -72,6 +73,8 @@ def _value(name: str, value: Any) -> str:
     match value:
         case bytes():
             return "zeroes" if len(value) > _MAX_BYTES and not any(value) else shorten(value)
+        case str() if len(value) > _MAX_CHARACTERS:
+            return f"{json.dumps(value[:_MAX_CHARACTERS], ensure_ascii=True)}… ({len(value)} characters)"
         case str():
             return json.dumps(value, ensure_ascii=True)
         case Extent():
