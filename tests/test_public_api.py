@@ -38,7 +38,7 @@ PUBLIC = {
         numbers option_dialogues options pattern read_replies sessions
     """,
     "nbdtest.model": """
-        CustomDisk DATA Disk DiskError HOLE IntervalMap MemoryDisk Run ZERO
+        CustomDisk DATA Disk DiskError HOLE IntervalMap MemoryDisk Objection Run Situation Verdict ZERO judge objection
     """,
     "nbdtest.wire": """
         BlockStatus BlockStatusExt ByteQueue CHUNK_PAYLOADS CLISERV_MAGIC ClientFlag ClientFlags Cmd CmdFlag
