@@ -31,11 +31,11 @@ def test_a_deviation_names_a_check_and_a_requirement_and_has_evidence(name: str)
         assert requirement(row["requirement"])
         assert row["outcome"] in ("failed", "warned")
         assert row["evidence"].endswith(".")
-        ours = name.removesuffix(".toml") + "*"
-        assert ours in (row.get("server"), *row.get("versions", ()))
+        ours = name.removesuffix(".toml")
+        assert f"{ours}*" in row.get("versions", ()) or row["server"].startswith(ours)
 
 
 @pytest.mark.parametrize("name", LISTS)
 def test_a_deviation_is_listed_once(name: str) -> None:
-    named = [(row["check"], tuple(row.get("versions", ()))) for row in deviations(name)]
+    named = [(row["check"], row.get("server"), tuple(row.get("versions", ()))) for row in deviations(name)]
     assert len(set(named)) == len(named)
