@@ -175,6 +175,8 @@ class Engine:
     @property
     def unfinished(self) -> bool:
         """Whether the client is owed something: the rest of a handshake, or answers."""
+        if self.settings.quirks.stays_at_shutdown:
+            return True
         haggling = self.session.phase in (Phase.GREETED, Phase.HAGGLING)
         return haggling or bool(self._outbox.size and not self._outbox.stalled) or bool(self._waiting())
 

@@ -90,6 +90,10 @@ class Quirks:
     """Replies to DISC."""
     drops_pending_at_disc: bool = False
     """On DISC, forgets replies that are still being held or paused."""
+    hangs_up_at_shutdown: bool = False
+    """When it is told to stop, ends every connection at once, whatever is owed."""
+    stays_at_shutdown: bool = False
+    """When it is told to stop, keeps connections that are owed nothing until the grace is over."""
 
     @property
     def any(self) -> bool:

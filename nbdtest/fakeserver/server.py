@@ -246,6 +246,8 @@ class FakeServer:
     def stop(self, *, grace_s: float = 0.0) -> None:
         """End every connection and thread, after at most `grace_s` for clients that are owed answers. Any number of
         times."""
+        if self.settings.quirks.hangs_up_at_shutdown:
+            grace_s = 0.0
         with self._lock:
             loop, self._loop = self._loop, None
             own, self._own_loops = self._own_loops, []

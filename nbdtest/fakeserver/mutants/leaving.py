@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 
 from nbdtest.fakeserver import actions
 from nbdtest.fakeserver.mutants.registry import mutant
 from nbdtest.fakeserver.rules import Moment
 from nbdtest.fakeserver.server import FakeServer
-from nbdtest.wire import Cmd, Opt
+from nbdtest.wire import Cmd, Errno, Opt, OptionReply, Rep, SimpleReply
 
 __all__: list[str] = []
 
@@ -196,6 +197,31 @@ def spins(server: FakeServer) -> None:
         return plan
 
     server.on(Moment.CONNECT, nth=20).rewrite(spin)
+
+
+@mutant(
+    "shutdown.at-once",
+    breaks=["TERM-016", "TERM-035"],
+    checks=["shutdown.option-is-refused", "shutdown.requests-are-finished"],
+)
+def shutdown_at_once(server: FakeServer) -> None:
+    """A server that is told to stop leaves its clients without another word."""
+    server.configure(quirks={"hangs_up_at_shutdown"})
+
+
+@mutant("shutdown.option-is-unsupported", breaks=["TERM-016", "REP-040"], checks=["shutdown.option-is-refused"])
+def shutdown_option_is_unsupported(server: FakeServer) -> None:
+    """A server that is told to stop answers options with ERR_UNSUP instead of ERR_SHUTDOWN."""
+    told = server.on_send(OptionReply, where={"type": Rep.ERR_SHUTDOWN})
+    told.rewrite(lambda reply: replace(reply, type=Rep.ERR_UNSUP))
+
+
+@mutant("shutdown.request-gives-eio", breaks=["TERM-037", "ERR-009"], checks=["shutdown.request-is-told"])
+def shutdown_request_gives_eio(server: FakeServer) -> None:
+    """A server that is told to stop keeps its connections for a while, and answers requests with EIO."""
+    server.configure(quirks={"stays_at_shutdown"})
+    told = server.on_send(SimpleReply, where={"error": Errno.ESHUTDOWN})
+    told.rewrite(lambda reply: replace(reply, error=Errno.EIO))
 
 
 def _ask_again_and_again() -> None:
