@@ -40,6 +40,8 @@ class Model:
     structured: bool = False
     extended: bool = False
     contexts: set[str] = field(default_factory=set)
+    contexts_of: str = ""
+    """The export for which they were selected: for another one they do not count."""
 
     def structured_reply(self) -> None:
         # EXT-040: extended headers take precedence.
@@ -53,6 +55,7 @@ class Model:
         # META-024: the earlier selection is gone, whatever comes of this one.
         answered = self.structured and self.server.meta_contexts and self.name in SIZES
         self.contexts = {CONTEXT} & set(queries) if answered else set()
+        self.contexts_of = self.name
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,6 @@ def test_all_three_agree_after_every_option(
         if step.what == "info":
             assert client.export.size == SIZES.get(step.name, 0)
     client.settings.export_name = last
-    contexts_of = model.name if model.contexts else last
     client.begin_option(negotiation.go(client), None, then=states.READY)
     link.run()
     if last not in SIZES:
@@ -158,7 +160,7 @@ def test_all_three_agree_after_every_option(
     assert session.phase is Phase.TRANSMISSION
     assert client.export.size == SIZES[last]
     assert client.export.flags == session.flags
-    if contexts_of == last:
+    if model.contexts_of == last:
         assert {name: number for number, name in client.contexts} == session.contexts
 
 
