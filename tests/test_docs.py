@@ -1,10 +1,13 @@
 """The documentation points at files that exist and shows Python that compiles."""
 
 import re
+import runpy
 import textwrap
 from pathlib import Path
 
 import pytest
+
+from nbdtest.client.parity import calls_page
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -33,3 +36,12 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
 def test_python_examples_compile(page: Path) -> None:
     for number, block in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)):
         compile(textwrap.dedent(block), f"{page.name}:example-{number}", "exec")
+
+
+def test_page_of_the_clients_calls_is_current() -> None:
+    assert (ROOT / "docs" / "client-calls.md").read_text() == calls_page()
+
+
+def test_page_of_findings_is_current() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "findings.py"))["findings_page"]()
+    assert (ROOT / "docs" / "findings.md").read_text() == made

@@ -13,7 +13,7 @@ from nbdtest.client.handle.call import Call, calls_of
 from nbdtest.client.handle.exporting import LIBNBD_VERSION
 from nbdtest.client.states import Group
 
-__all__ = ["calls_table", "main"]
+__all__ = ["calls_page", "calls_table", "main"]
 
 _COLUMNS = (
     (Group.CREATED, "created"),
@@ -33,17 +33,22 @@ def calls_table() -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
-def main() -> None:
-    """Print the page."""
+def calls_page() -> str:
+    """The page docs/client-calls.md."""
     calls = calls_of(NBD)
     of_libnbd = sum(1 for call in calls.values() if call.since)
-    print(f"""# Calls of the client
+    return f"""# Calls of the client
 
 `nbdtest.client` has the {of_libnbd} calls and all constants of libnbd {LIBNBD_VERSION}, and {len(calls) - of_libnbd} \
 calls of its own. "libnbd" is the release that introduced a call; a dot marks a state in which it is permitted.
 {len(constants)} names of constants and their groups are in `nbdtest.client.constants`.
 
-{calls_table()}""")
+{calls_table()}"""
+
+
+def main() -> None:
+    """Print the page."""
+    print(calls_page(), end="")
 
 
 def _row(call: Call) -> list[str]:

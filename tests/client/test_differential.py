@@ -23,7 +23,7 @@ pytestmark = pytest.mark.interop
 
 SCRIPT = Path(__file__).with_name("differential_script.py")
 SYSTEM_PYTHON = "/usr/bin/python3"
-TRIXIE = os.environ.get("NBDTEST_TRIXIE", "/opt/trixie")
+TRIXIE = os.environ.get("NBDTEST_TRIXIE", "")
 MIB = 1 << 20
 
 DELIBERATE = {
