@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from nbdtest.conformance.capability import Capability
 from nbdtest.conformance.declare import Check, check
 from nbdtest.conformance.expect import UNKNOWN_OPTION, expect, expect_in_step, expect_success
+from nbdtest.conformance.server.malformed import named
 from nbdtest.conformance.target import ServerTarget
 from nbdtest.report.results import Level
 from nbdtest.wire import Cmd, MetaContextRequest, Opt, Rep, Request
@@ -73,7 +74,7 @@ def ten_thousand_queries(t: ServerTarget) -> None:
 def query_count_of_4_gib(t: ServerTarget) -> None:
     """A count of 2^32-1 queries with one behind it is refused, without memory being set aside for them."""
     with t.peer.negotiating(structured=True) as nego:
-        answer = nego.option(Opt.SET_META_CONTEXT, b"\0\0\0\0" + b"\xff\xff\xff\xff" + b"\0\0\0\5base:")
+        answer = nego.option(Opt.SET_META_CONTEXT, named(t, b"\xff\xff\xff\xff" + b"\0\0\0\5base:"))
         expect(answer.final.type.is_error, f"it is answered with {answer}", "an error")
         expect_in_step(nego)
 

@@ -16,6 +16,7 @@ from nbdtest.conformance.expect import (
     expect_success,
 )
 from nbdtest.conformance.gallery import ALL_INFOS
+from nbdtest.conformance.server.malformed import info_requests
 from nbdtest.conformance.target import ServerTarget
 from nbdtest.wire import Info, InfoExport, InfoName, Opt, Rep, TransmissionFlag
 
@@ -24,15 +25,6 @@ INFO = [Capability.INFO]
 GO = [Capability.GO]
 BOTH = [Capability.INFO, Capability.GO]
 _OTHER_REASONS = (Rep.ERR_TLS_REQD, Rep.ERR_POLICY, Rep.ERR_SHUTDOWN)
-MALFORMED = {
-    "no data": b"",
-    "half a name length": b"\0\0",
-    "a name length beyond the data": b"\0\0\1\0" + b"x" * 16,
-    "a name length of 2^32-1": b"\xff\xff\xff\xff" + b"x" * 16,
-    "no count of infos": b"\0\0\0\0",
-    "a count above the infos": b"\0\0\0\0" + b"\0\2" + b"\0\0",
-    "surplus after the infos": b"\0\0\0\0" + b"\0\0" + b"surplus!",
-}
 
 
 @check("info.is-baseline", proves=["COMPAT-004"], needs=FIXED, legal=True)
@@ -185,7 +177,7 @@ def after_unknown_export(t: ServerTarget) -> None:
 def malformed_is_invalid(t: ServerTarget) -> None:
     """INFO and GO with data that contradict themselves are refused with ERR_INVALID."""
     for option in (Opt.INFO, Opt.GO):
-        for what, data in MALFORMED.items():
+        for what, data in info_requests(t).items():
             with t.peer.negotiating() as nego:
                 answer = nego.option(option, data)
                 expect(answer.final.type == Rep.ERR_INVALID, f"{option} with {what} is answered with {answer}")
@@ -194,7 +186,7 @@ def malformed_is_invalid(t: ServerTarget) -> None:
 @check("info.malformed-stays-in-step", proves=["OPT-015"], needs=INFO, legal=False)
 def malformed_stays_in_step(t: ServerTarget) -> None:
     """After INFO with data that contradict themselves the next option is answered rightly."""
-    for what, data in MALFORMED.items():
+    for what, data in info_requests(t).items():
         with t.peer.negotiating() as nego:
             answer = nego.option(Opt.INFO, data)
             expect_in_step(nego)

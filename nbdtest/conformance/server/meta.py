@@ -6,6 +6,7 @@ from nbdtest.conformance.capability import Capability
 from nbdtest.conformance.declare import check
 from nbdtest.conformance.expect import expect, expect_equal, expect_error, expect_in_step, expect_refused, expect_reply
 from nbdtest.conformance.negotiation import Negotiation
+from nbdtest.conformance.server.malformed import meta_requests, named
 from nbdtest.conformance.target import ServerTarget
 from nbdtest.conformance.verdict import NotApplicable
 from nbdtest.report.results import Level
@@ -16,16 +17,7 @@ BASE = [Capability.BASE_ALLOCATION, Capability.EXPORT]
 BOTH = (Opt.LIST_META_CONTEXT, Opt.SET_META_CONTEXT)
 ALLOCATION = "base:allocation"
 _REGISTERED = ("base", "nbd-server", "qemu")
-MALFORMED = {
-    "no data": b"",
-    "half a name length": b"\0\0",
-    "a name length beyond the data": b"\0\0\1\0" + b"x" * 16,
-    "no count of queries": b"\0\0\0\0" + b"\0\0",
-    "a count above the queries": b"\0\0\0\0" + b"\0\0\0\2" + b"\0\0\0\5base:",
-    "a query length beyond the data": b"\0\0\0\0" + b"\0\0\0\1" + b"\0\0\0\xffbase:",
-    "a query length of 2^32-1": b"\0\0\0\0" + b"\0\0\0\1" + b"\xff\xff\xff\xffbase:",
-}
-SURPLUS = b"\0\0\0\0" + b"\0\0\0\1" + b"\0\0\0\5base:" + b"surplus!"
+SURPLUS = b"\0\0\0\1" + b"\0\0\0\5base:" + b"surplus!"
 
 
 def expect_no_context(t: ServerTarget, nego: Negotiation) -> None:
@@ -229,7 +221,7 @@ def failure_undoes_selection(t: ServerTarget) -> None:
     """A SET_META_CONTEXT that fails undoes an earlier selection, too."""
     with t.peer.negotiating(structured=True) as nego:
         nego.set_meta(t.export, ALLOCATION)
-        if nego.option(Opt.SET_META_CONTEXT, MALFORMED["a query length beyond the data"]).is_ack:
+        if nego.option(Opt.SET_META_CONTEXT, meta_requests(t)["a query length beyond the data"]).is_ack:
             raise NotApplicable("the server accepts malformed queries")
         expect_no_context(t, nego)
 
@@ -257,7 +249,7 @@ def selection_is_for_one_export(t: ServerTarget) -> None:
 @check("meta.list-malformed-is-invalid", proves=["META-055"], needs=META, legal=False)
 def list_malformed_is_invalid(t: ServerTarget) -> None:
     """LIST_META_CONTEXT with data that contradict themselves is refused with ERR_INVALID."""
-    for what, data in MALFORMED.items():
+    for what, data in meta_requests(t).items():
         with t.peer.negotiating(structured=True) as nego:
             answer = nego.option(Opt.LIST_META_CONTEXT, data)
             expect(answer.final.type == Rep.ERR_INVALID, f"{what} is answered with {answer}", "ERR_INVALID")
@@ -267,7 +259,7 @@ def list_malformed_is_invalid(t: ServerTarget) -> None:
 @check("meta.set-malformed-is-invalid", proves=["META-085"], needs=META, legal=False)
 def set_malformed_is_invalid(t: ServerTarget) -> None:
     """SET_META_CONTEXT with data that contradict themselves is refused with ERR_INVALID."""
-    for what, data in MALFORMED.items():
+    for what, data in meta_requests(t).items():
         with t.peer.negotiating(structured=True) as nego:
             answer = nego.option(Opt.SET_META_CONTEXT, data)
             expect(answer.final.type == Rep.ERR_INVALID, f"{what} is answered with {answer}", "ERR_INVALID")
@@ -279,7 +271,7 @@ def surplus_is_invalid(t: ServerTarget) -> None:
     """Bytes after the last query make the request invalid; a server that overlooks them at least skips them."""
     for option in BOTH:
         with t.peer.negotiating(structured=True) as nego:
-            answer = nego.option(option, SURPLUS)
+            answer = nego.option(option, named(t, SURPLUS))
             expect_in_step(nego, requirement="META-055")
             expect(answer.final.type == Rep.ERR_INVALID, f"{option} is answered with {answer}", "ERR_INVALID")
 
