@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from nbdtest.conformance.ability import Ability
-from nbdtest.fakeserver import BlockSizes, FakeServer, Style, close, error, opt_error
+from nbdtest.fakeserver import BlockSizes, FakeServer, Style, TLSMode, close, error, opt_error
 from nbdtest.wire import Cmd, Errno, Opt, Rep
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ SHOWN: Mapping[str, Shown] = {
     "blocks of 4096": Shown(export={"block_sizes": BlockSizes(minimum=4096, preferred=65536, maximum=131072)}),
     "odd size": Shown(export={"size": ODD_SIZE}),
     "read-only": Shown(export={"read_only": True}),
+    "TLS required": Shown(settings={"tls_mode": TLSMode.REQUIRED}),
     "refusal": Shown(change=_refuses),
     "read errors": Shown(change=_fails(Cmd.READ)),
     "write errors": Shown(change=_fails(Cmd.WRITE, Cmd.WRITE_ZEROES, Cmd.TRIM)),

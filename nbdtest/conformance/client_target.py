@@ -25,7 +25,7 @@ from nbdtest.net.process import Exit
 from nbdtest.report.results import TargetInfo
 from nbdtest.wire import Opt, Transcript
 
-__all__ = ["ClientTarget", "Crash", "HarnessFault", "Seen"]
+__all__ = ["SIZE", "ClientTarget", "Crash", "HarnessFault", "Seen"]
 
 DEFAULT_TIMEOUT_S: Final = 5.0
 SIZE: Final = 2 << 20

@@ -15,9 +15,12 @@ from nbdtest.wire import ClientFlag, Info, InfoRequest, MetaContextRequest, Opt
 
 
 def never(id: str, doc: str, *requirements: str, needs: Sequence[Ability] = (), also: Sequence[str] = ()) -> Check:
-    """The fake server has seen no breach of these rules in any session; `also` are rules that follow from them."""
+    """The fake server has seen no breach of these rules in any session; `also` are rules that follow from them.
 
-    @check(id, proves=(*requirements, *also), legal=True, needs=needs, role="client", doc=doc)
+    `needs` is what a client has to do for the rule to be of any concern; a breach is one all the same.
+    """
+
+    @check(id, proves=(*requirements, *also), legal=True, role="client", doc=doc)
     def run(t: ClientTarget) -> None:
         for name, seen in t.gallery:
             for noted in seen.violations:
@@ -26,6 +29,9 @@ def never(id: str, doc: str, *requirements: str, needs: Sequence[Ability] = (), 
                     raise Complaint(
                         f"on the server {name!r} {noted.violation.text}", requirement=noted.violation.requirement
                     )
+        for need in needs:
+            if not t.has(need):
+                raise NotApplicable(need.value)
 
     return run
 

@@ -244,7 +244,10 @@ UNKNOWN_ERRORS = probe_of(
 def _goes_at_once(t: ClientTarget, seen: Seen) -> None:
     talk = next(talk for talk in seen.talks if talk.sent(Cmd.READ))
     failed = next(request.cookie for request in talk.requests if request.type == Cmd.READ)
-    later = [cookie for kind, cookie in talk.order[talk.order.index(("reply", failed)) :] if kind == "request"]
+    answered = ("reply", failed)
+    if answered not in talk.order:
+        raise NotApplicable("the client left before it was answered")
+    later = [cookie for kind, cookie in talk.order[talk.order.index(answered) :] if kind == "request"]
     if talk.requests[-1].type != Cmd.DISC:
         raise Complaint(f"after ESHUTDOWN the last request is {talk.requests[-1].type}", "CMD_DISC")
     if len(later) > 1:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from nbdtest.conformance.ability import Ability
 from nbdtest.conformance.client.handshake_rules import never
+from nbdtest.conformance.client.replies import delayed
+from nbdtest.conformance.client_probe import Ending, probe_of
 from nbdtest.conformance.client_target import ClientTarget
 from nbdtest.conformance.declare import check
 from nbdtest.conformance.verdict import Complaint, NotApplicable
@@ -167,12 +169,16 @@ RULES = (
     never("client-request.no-empty-write-zeroes", "No WRITE_ZEROES is empty.", "CMD-101", needs=[Ability.WRITE_ZEROES]),
     never("client-request.no-empty-status", "No BLOCK_STATUS is empty.", "CMD-141", needs=STATUS),
     never("client-request.nothing-after-disc", "Nothing is sent after DISC.", "CMD-074", needs=[Ability.DISC]),
-    never(
-        "client-request.distinct-cookies",
-        "Requests that wait for their replies have different cookies.",
-        "REQ-010",
-        needs=TRANSMITS,
-    ),
+)
+
+DISTINCT_COOKIES = probe_of(
+    "client-request.distinct-cookies",
+    "Requests that wait for their replies have different cookies.",
+    *delayed(Cmd.READ, Cmd.WRITE),
+    proves=["REQ-010"],
+    legal=True,
+    ending=Ending.ANY,
+    needs=TRANSMITS,
 )
 
 

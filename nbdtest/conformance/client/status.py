@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from nbdtest.conformance.ability import Ability
 from nbdtest.conformance.client_probe import ONE_CONNECTION, Deed, Ending, expect_intact, probe_of
-from nbdtest.conformance.client_target import ClientTarget, Seen
+from nbdtest.conformance.client_target import SIZE, ClientTarget, Seen
 from nbdtest.conformance.declare import Check
 from nbdtest.fakeserver import Action, FakeServer, chunk, error, no_data, simple
 from nbdtest.fakeserver.actions import Status
@@ -80,7 +80,8 @@ def _shorter(asked: Asked, extents: tuple[Extent, ...]) -> Iterable[Extent]:
 def _longer(asked: Asked, extents: tuple[Extent, ...]) -> Iterable[Extent]:
     if CmdFlag.REQ_ONE in asked.flags:
         return extents
-    return (*extents[:-1], Extent(extents[-1].length + (1 << 30), extents[-1].status))
+    before = sum(extent.length for extent in extents[:-1])
+    return (*extents[:-1], Extent(SIZE - asked.offset - before, extents[-1].status))
 
 
 def _split(asked: Asked, extents: tuple[Extent, ...]) -> Iterable[Extent]:
@@ -108,7 +109,7 @@ USUAL = (
     ),
     row(
         "longer-than-asked",
-        "The last extent may reach beyond the range, also beyond the export.",
+        "The last extent may reach beyond the range, to the end of the export.",
         ["META-004"],
         described(_longer),
         legal=True,

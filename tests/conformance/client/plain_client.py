@@ -102,7 +102,8 @@ class PlainClient(Replies):
         """Take in a READ, and put it where it belongs."""
         done = self.finish(cookie)
         file[done.offset : done.offset + done.length] = done.buffer
-        if self.does("makes copying errors") and done.offset == 0:
+        simple = not (self.structured or self.extended)
+        if simple and not done.offset and self.does("makes copying errors with simple replies"):
             file[7] ^= 1
 
     def _describe(self, whole: int) -> None:
@@ -128,6 +129,8 @@ class PlainClient(Replies):
             extra = NO_HOLE if self.does("sets flags that are not documented") else 0
             data = bytes(file[:unit]) or bytes(unit)
             self.finish(self.submit(WRITE, 0, unit, fua | extra, data=data[:unit].ljust(unit, b"\0")))
+            if self.does("ignores the maximum payload"):
+                self.finish(self.submit(WRITE, 0, 256 << 10, data=bytes(file[: 256 << 10])))
             if self.offers(5) or self.does("trims always"):
                 self.finish(self.submit(TRIM, HOLE_AT, unit))
             if self.offers(6) or self.does("writes zeroes always"):
@@ -147,7 +150,6 @@ class PlainClient(Replies):
             ("reads with FUA", READ, 0, 512, FUA),
             ("sets PAYLOAD_LEN in compact requests", READ, 0, 512, PAYLOAD_LEN),
             ("ignores the minimum block size", READ, 512, 512, 0),
-            ("ignores the maximum payload", READ, 0, 256 << 10, 0),
             ("reads nothing", READ, 0, 0, 0),
             ("trims nothing", TRIM, 0, 0, 0),
             ("zeroes nothing", ZEROES, 0, 0, 0),
@@ -232,8 +234,9 @@ class PlainSource:
         return None if self.flawed is None else self.flawed(flaw)
 
     def start(self, server: FakeServer, *, file: bytes, uri: str = "") -> InThread:
-        uri = uri or server.uri
-        return InThread(lambda run: self._main(uri, run), file)
+        if "guesses the socket" in self.habits and "socket=" not in (uri or server.uri):
+            uri += f"?socket={server.path}"
+        return InThread(lambda run: self._main(uri or server.uri, run), file)
 
     def _main(self, uri: str, run: InThread) -> Exit | None:
         try:
@@ -275,7 +278,9 @@ class PlainSource:
             raise ValueError(f"scheme {parts.scheme}")
         raw = parts.path
         name = raw[1:]
-        if "keeps the slash" in habits:
+        if "needs a path" in habits and not raw:
+            raise ValueError("no path")
+        if "keeps the slash" in habits and name:
             name = raw
         if "strips all slashes" in habits:
             name = raw.lstrip("/")

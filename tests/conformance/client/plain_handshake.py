@@ -85,6 +85,11 @@ class Talking:
         self.problems.append(what)
 
     def receive(self, count: int) -> bytes:
+        if self.does("expects headers in one piece") and 0 < count <= 64:
+            data = self.stream.receive_some(count)
+            if len(data) < count:
+                raise Failure("a header in pieces")
+            return data
         return self.stream.receive_exact(count)
 
     def send(self, data: bytes) -> None:
@@ -225,6 +230,10 @@ class Handshake(Talking):
             if type_ & ERROR:
                 if body:
                     self.odd("the text of a refusal")
+                if len(body) >= 4096:
+                    self.odd("a long refusal")
+                if type_ == ERROR | 8:
+                    self.odd("a demand for block sizes")
                 if not (ERROR < type_ <= ERROR | 10):
                     self.odd("an unknown option error")
                 if option == GO and (len(body) > 4096 or any(b"\xff\0"[i : i + 1] in body for i in (0, 1))):
@@ -257,9 +266,9 @@ class Handshake(Talking):
     def abort(self) -> None:
         if self.does("drops the connection"):
             return
-        self.send_option(ABORT, b"bye" if self.does("puts data into ABORT") else b"")
-        if self.does("goes on after ABORT"):
-            self.send_option(LIST)
+        data = b"bye" if self.does("puts data into ABORT") else b""
+        more = self.header(LIST, 0) if self.does("goes on after ABORT") else b""
+        self.send(self.header(ABORT, len(data)) + data + more)
         try:
             self.reply(ABORT)
         except Disconnected:
