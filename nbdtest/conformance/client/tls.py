@@ -105,13 +105,17 @@ SERVED = (
         judge=_stateful_later,
     ),
     row("go", "Under TLS the export is opened with GO.", ["TLS-066"], ending=Ending.ANY, judge=_go),
-    row(
-        "single-byte-records",
-        "TLS records may hold a byte each.",
-        ["TLS-027"],
-        ending=Ending.SUCCESS,
-        tls_quirks=TLSQuirks(single_byte_records=True),
-    ),
+)
+SINGLE_BYTES = probe_of(
+    "client-tls.single-byte-records",
+    "TLS records may hold a byte each.",
+    _nothing,
+    proves="TLS-027",
+    legal=True,
+    ending=Ending.ANY,
+    needs=TLS,
+    export={"size": 64 << 10},  # every byte costs a record
+    settings={"tls_quirks": TLSQuirks(single_byte_records=True)},
 )
 REFUSED = (
     row(
@@ -187,14 +191,6 @@ VERSIONS = (
         ["TLS-071"],
         ending=Ending.SUCCESS,
         **_versions(ssl.TLSVersion.TLSv1_3),
-    ),
-    row(
-        "no-old-version",
-        "TLS 1.1 is not used.",
-        ["TLS-073", "TLS-074"],
-        ending=Ending.FAILURE,
-        legal=False,
-        tls_quirks=TLSQuirks(greets_old_versions=True),
     ),
 )
 

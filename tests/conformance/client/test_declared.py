@@ -14,6 +14,7 @@ ELSEWHERE = {
     "TLS-001": "a rule about what servers wait for",
     "TLS-002": "the client's half is TLS-052",
     "TLS-028": "the client's half is TLS-053",
+    "TLS-073": "needs a server that speaks TLS 1.1, which today's OpenSSL does not",
     "SIZE-029": "needs a command that reads 32 MiB at once",
     "SIZE-037": "a hint for bulk copies, without a verdict",
     "META-005": "needs a command that asks for two contexts",
