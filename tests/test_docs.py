@@ -45,3 +45,10 @@ def test_page_of_the_clients_calls_is_current() -> None:
 def test_page_of_findings_is_current() -> None:
     made = runpy.run_path(str(ROOT / "docs" / "findings.py"))["findings_page"]()
     assert (ROOT / "docs" / "findings.md").read_text() == made
+
+
+@pytest.mark.parametrize("name", ["requirements", "checks"])
+def test_pages_of_the_catalogue_are_current(name: str) -> None:
+    # When this fails: python docs/catalogue.py
+    made = runpy.run_path(str(ROOT / "docs" / "catalogue.py"))[f"{name}_page"]()
+    assert (ROOT / "docs" / f"{name}.md").read_text() == made

@@ -133,8 +133,6 @@ def coverage(checks: Iterable[Proving]) -> tuple[Coverage, ...]:
 def _reason(row: Requirement) -> str:
     if row.restates:
         return f"Restates {row.restates}, which has no check either: {_reason(requirement(row.restates))}"
-    if row.reason:
-        return row.reason
     if row.kind == "may":
         return "A permission: nothing can break it."
-    return ""
+    return row.reason
