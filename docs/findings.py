@@ -6,7 +6,7 @@ from nbdtest.conformance import requirement
 from nbdtest.fixtures.deviations import Deviation, packaged_deviations
 
 INTRODUCTION = """\
-# What the suite found in released servers
+# What the suite found in released servers and clients
 
 Each row was confirmed by reading the bytes that went over the connection. A rule is a MUST or a SHOULD of the
 specification, or a plain FACT of it. The same lists are what `--nbd-expect=packaged` foresees; [servers.md](servers.md)
