@@ -46,8 +46,8 @@ def no_done_before_error(t: ServerTarget) -> None:
     with t.peer.transmitting(mode="structured") as session:
         reply = read_across(t, session)
         told = [chunk for chunk in reply.chunks if chunk.type.is_error]
-        last = reply.chunks[-1]
         expect(told, f"READ of what cannot be read: {reply}", "an error chunk")
+        last = reply.chunks[-1]
         expect(ReplyFlag.DONE in last.flags, f"{last.type} ends the reply without DONE")
 
 
