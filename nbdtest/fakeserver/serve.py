@@ -21,7 +21,7 @@ from nbdtest.fakeserver.journal import Journal
 from nbdtest.fakeserver.mutants import MUTANTS
 from nbdtest.fakeserver.server import FakeServer
 from nbdtest.model import MemoryDisk
-from nbdtest.net.addresses import TCPAddress, UnixAddress
+from nbdtest.net.addresses import CID_ANY, Address, TCPAddress, UnixAddress, VsockAddress
 from nbdtest.net.clock import monotonic_s
 from nbdtest.net.inherited import activated_listeners, stdio_stream
 from nbdtest.net.sockets import listen, stream_pair
@@ -34,11 +34,14 @@ EPILOG = """More examples:
   nbdtest serve --unix /tmp/nbd.sock --size 64M
   nbdtest serve --tcp 10809 --file disk.img --read-only --log
   nbdtest serve --tcp 0 --export a=1M --export b=disk.img
+  nbdtest serve --vsock 10809      (nbd+vsock://1 here, nbd+vsock://2 in a virtual machine)
   nbdtest serve --unix /tmp/nbd.sock --mutant chunk.done-forgotten
 Started by systemd socket activation, it serves the sockets that it inherits."""
 
 GRACE_S = 3.0
 """For clients that are owed answers when a signal comes."""
+LARGEST_VSOCK_PORT = 0xFFFF_FFFE
+"""The next one stands for any port."""
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50, "E": 1 << 60}
 
 
@@ -50,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     place = where.add_mutually_exclusive_group()
     place.add_argument("--unix", metavar="PATH", help="listen on a Unix socket")
     place.add_argument("--tcp", metavar="PORT", type=int, help="listen on a TCP port, 0 for a free one")
+    place.add_argument(
+        "--vsock",
+        metavar="PORT",
+        type=parse_vsock_port,
+        help="listen on a vsock port, at every context id of this machine",
+    )
     place.add_argument("--stdio", action="store_true", help="serve one connection on stdin and stdout")
     where.add_argument("--host", default="127.0.0.1", help="the address for --tcp (default %(default)s)")
     what = parser.add_argument_group("what to serve")
@@ -124,6 +133,16 @@ def parse_size(text: str) -> int:
     if size >= 1 << 63:
         raise argparse.ArgumentTypeError(f"{text!r} is too large: an export has less than 8E")
     return size
+
+
+def parse_vsock_port(text: str) -> int:
+    """Read a vsock port, which has 32 bits.
+
+    No number stands for a free one: those that the kernel chooses are often too large for libnbd's URIs.
+    """
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= LARGEST_VSOCK_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is no vsock port: it must lie between 1 and {LARGEST_VSOCK_PORT}")
+    return int(text)
 
 
 def parse_block_sizes(text: str) -> BlockSizes:
@@ -213,12 +232,16 @@ def _tls(arguments: argparse.Namespace) -> tuple[TLSContext | None, TLSMode]:
     return context, mode
 
 
-def _address(arguments: argparse.Namespace) -> TCPAddress | UnixAddress:
+def _address(arguments: argparse.Namespace) -> Address:
     if arguments.unix is not None:
         return UnixAddress(arguments.unix)
     if arguments.tcp is not None:
         return TCPAddress(arguments.host, arguments.tcp)
-    raise UsageError("where to serve? Give --unix PATH, --tcp PORT or --stdio, or start it by socket activation")
+    if arguments.vsock is not None:
+        return VsockAddress(CID_ANY, arguments.vsock)
+    raise UsageError(
+        "where to serve? Give --unix PATH, --tcp PORT, --vsock PORT or --stdio, or start it by socket activation"
+    )
 
 
 def _serve_stdio(server: FakeServer, ended: threading.Event) -> None:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self, TypeAlias
 
 from nbdtest.errors import TimedOut, TransportError, UsageError
-from nbdtest.net.addresses import CID_ANY, Address, TCPAddress, UnixAddress, VsockAddress
+from nbdtest.net.addresses import CID_ANY, CID_LOCAL, Address, TCPAddress, UnixAddress, VsockAddress
 from nbdtest.net.clock import Deadline
 from nbdtest.net.stream import SocketStream, wait_for
 
@@ -57,7 +57,11 @@ def connect(address: Address, *, deadline: Deadline | None = None, timeout_s: fl
     deadline = deadline or Deadline(timeout_s)
     failure: OSError | None = None
     for family, target in _targets(address):
-        made = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            made = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:  # a kernel without IPv6, or without vsock
+            failure = error
+            continue
         try:
             if family == socket.AF_UNIX:
                 _connect_unix(made, address, deadline)
@@ -143,11 +147,15 @@ def listen(address: Address | None = None, *, backlog: int = 128) -> Listener:
     """Listen at `address`; port 0 takes a free one, None is port 0 of 127.0.0.1.
 
     Raises:
-        UsageError: the address is in use, not ours, or a Unix path whose last part is too long.
+        UsageError: the address is in use, not ours, of a kind that this kernel lacks, or a Unix path whose last part
+            is too long.
     """
     address = TCPAddress("127.0.0.1", 0) if address is None else address
     family, target = _targets(address)[0]
-    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise UsageError(f"cannot listen at {address}: {error.strerror}") from error
     try:
         if isinstance(address, UnixAddress):
             with _short_path_to_bind(address) as short:
@@ -198,11 +206,15 @@ def unused_tcp_port(host: str = "127.0.0.1") -> int:
         return listener.address.port
 
 
-def vsock_available() -> bool:
-    """Whether this machine can listen on vsock: a bind tells at once, where a connect might wait for a guest."""
+def vsock_available(cid: int = CID_LOCAL) -> bool:
+    """Whether this machine can listen on vsock at `cid`, by default whether it has a loopback to speak with itself.
+
+    CID_ANY is granted wherever the kernel knows vsock, even if nobody can connect. A bind tells at once, where a
+    connect might wait for a guest.
+    """
     try:
         with socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM) as probe:
-            probe.bind((CID_ANY, CID_ANY))  # any context, any port
+            probe.bind((cid, CID_ANY))  # the number that means any context means any port as well
     except OSError:
         return False
     return True

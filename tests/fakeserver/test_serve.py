@@ -202,6 +202,10 @@ def test_a_mutant() -> None:
         (["--tcp", "0", "--tls", "required"], "needs --tls-certificates or --tls-psk"),
         (["--tcp", "0", "--size", "1X"], "'1X' is no size"),
         (["--tcp", "0", "--unix", "x"], "not allowed with"),
+        (["--tcp", "0", "--vsock", "7"], "not allowed with"),
+        (["--vsock", "4294967295"], "'4294967295' is no vsock port"),
+        (["--vsock", "0"], "'0' is no vsock port"),
+        (["--vsock", "-1"], "'-1' is no vsock port"),
     ],
 )
 def test_what_makes_no_sense_is_explained(arguments: list[str], text: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from nbdtest.client import NBD, AsyncNBD, Error
 from nbdtest.client.kernel import NBDDevice, UnsuitableConnection
 from nbdtest.errors import Disconnected
 from nbdtest.fakeserver import FakeServer
-from nbdtest.net.addresses import CID_ANY, CID_LOCAL, VsockAddress
+from nbdtest.net.addresses import CID_ANY, CID_HOST, CID_LOCAL, VsockAddress
 from nbdtest.net.sockets import CannotConnect, connect, listen, vsock_available
 from tests.kernel.waiting import until
 
@@ -42,6 +43,9 @@ def port(fake: FakeServer) -> int:
 
 def test_loopback_is_found_by_a_bind() -> None:
     assert vsock_available()
+    assert vsock_available(CID_LOCAL)
+    assert vsock_available(CID_ANY)
+    assert not vsock_available(CID_HOST)  # for nobody's guest
 
 
 def test_streams_carry_bytes_and_end() -> None:
@@ -135,6 +139,45 @@ def test_libnbd_works_with_the_fake_server(fake: FakeServer, port: int) -> None:
         ["nbdinfo", "--json", f"nbd+vsock://1:{port}/"], capture_output=True, text=True, timeout=30, check=True
     )
     assert json.loads(done.stdout)["exports"][0]["export-size"] == MIB
+
+
+@pytest.fixture
+def served() -> Iterator[str]:
+    """The URI of `nbdtest serve`, which says when it listens."""
+    port = next(PORTS)
+    command = [sys.executable, "-m", "nbdtest", "serve", "--vsock", str(port), "--size", "1M", "--log"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as serve:
+        try:
+            assert serve.stderr is not None
+            assert serve.stderr.readline() == f"nbdtest serve: listening at vsock:{CID_ANY}:{port}\n"
+            yield f"nbd+vsock://1:{port}/"
+            serve.send_signal(signal.SIGTERM)
+            _, said = serve.communicate(timeout=30)
+            assert serve.returncode == 0, said
+        finally:
+            serve.kill()
+
+
+def test_the_server_program_serves_our_client(served: str) -> None:
+    handle = NBD()
+    handle.connect_uri(served)
+    handle.pwrite(b"hello", 4096)
+    assert handle.pread(5, 4096) == b"hello"
+    handle.shutdown()
+    handle.close()
+
+
+@pytest.mark.skipif(shutil.which("nbdinfo") is None, reason="nbdinfo is not installed (libnbd-bin)")
+def test_the_server_program_serves_libnbd(served: str) -> None:
+    done = subprocess.run(["nbdinfo", "--size", served], capture_output=True, text=True, timeout=30, check=True)
+    assert int(done.stdout) == MIB
+
+
+@pytest.mark.skipif(shutil.which("nbdinfo") is None, reason="nbdinfo is not installed (libnbd-bin)")
+def test_the_server_program_serves_nbdkit(served: str) -> None:
+    command = ["nbdkit", "-U", "-", "nbd", served, "--run", 'nbdinfo --size "$uri"']
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    assert int(done.stdout) == MIB
 
 
 def test_the_suite_takes_a_vsock_uri(fake: FakeServer, port: int) -> None:
