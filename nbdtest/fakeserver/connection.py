@@ -21,8 +21,10 @@ from nbdtest.net.stream import MAX_PIECES, SocketStream, unsent
 from nbdtest.net.tls import TLSContext
 from nbdtest.wire.layout import Readable
 
-__all__ = ["Connection"]
+__all__ = ["LEFT_OPEN", "Connection"]
 
+LEFT_OPEN = "no close_notify before the end"
+"""Stands in the journal where a client ended the connection without closing TLS, whether or not it may be blamed."""
 _FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
 
@@ -194,7 +196,10 @@ class Connection:
 
     def _judge_tls_end(self, layer: TLSLayer) -> None:
         engine = self.engine
-        if layer.established and not layer.client_closed and layer.failure is None and not engine.lied:
+        if not layer.established or layer.client_closed or layer.failure is not None:
+            return
+        self.journal.event(self.number, monotonic_s(), LEFT_OPEN, by_client=True)
+        if not engine.lied:
             aborted = engine.session.phase is Phase.CLOSED and engine.session.export is None
             engine.violation(of_tls_end(aborted=aborted))
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nbdtest.conformance.ability import Ability
-from nbdtest.conformance.client.handshake_rules import never
 from nbdtest.conformance.client.options import answers
 from nbdtest.conformance.client_probe import Deed, Ending, Judge, expect_ending, probe_of
 from nbdtest.conformance.client_target import ClientTarget, Seen
 from nbdtest.conformance.declare import Check, check
 from nbdtest.conformance.verdict import Complaint, NotApplicable
-from nbdtest.fakeserver import FakeServer, TLSMode, TLSQuirks, opt_error
+from nbdtest.fakeserver import FakeServer, Quirks, TLSMode, TLSQuirks, opt_error
+from nbdtest.fakeserver.connection import LEFT_OPEN
 from nbdtest.net.tls import VersionRange
 from nbdtest.wire import Opt, Rep
 
@@ -33,6 +33,7 @@ def row(
     ending: Ending,
     legal: bool = True,
     judge: Judge | None = None,
+    export: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Check:
     """One server with TLS."""
@@ -45,6 +46,7 @@ def row(
         ending=ending,
         needs=TLS,
         judge=judge,
+        export=export,
         settings=settings,
     )
 
@@ -80,6 +82,17 @@ def _silent(t: ClientTarget, seen: Seen) -> None:
             raise Complaint(f"after TLS has failed the client sends {talk.last_option}", "the end of the session")
 
 
+def _closes_tls_after_abort(t: ClientTarget, seen: Seen) -> None:
+    if not any(talk.last_option == Opt.ABORT for talk in seen.talks):
+        raise NotApplicable(Ability.ABORT.value)
+    _closes_tls(t, seen)
+
+
+def _closes_tls(t: ClientTarget, seen: Seen) -> None:
+    if any(record.summary == LEFT_OPEN for record in seen.transcript):
+        raise Complaint("the client ends the connection without closing TLS", "close_notify")
+
+
 _ERRORS = (Rep.ERR_UNSUP, Rep.ERR_POLICY, Rep.ERR_PLATFORM, Rep.ERR_INVALID, Rep(0x8000_00FF))
 SERVED = (
     row(
@@ -91,9 +104,10 @@ SERVED = (
     ),
     row(
         "selective",
-        "A client with TLS is served where the server offers TLS.",
+        "A client with TLS is served where the server offers TLS, and the export needs it.",
         ["TLS-050"],
         ending=Ending.SUCCESS,
+        export={"tls_only": True},
         tls_mode=TLSMode.SELECTIVE,
     ),
     row("first-option", "STARTTLS is the first option.", ["TLS-057"], ending=Ending.ANY, judge=_first),
@@ -161,14 +175,25 @@ REFUSED = (
         tls_quirks=TLSQuirks(plain_in_session=b"\0\3\xe8\x89\4\x55\x65\xa9" + bytes(12)),
     ),
 )
-RULES = (
-    never("client-tls.closed-after-abort", "After ABORT the client closes TLS.", "TERM-002", needs=TLS),
-    never(
-        "client-tls.closed-at-the-end",
+# A server that hangs up first never learns how the client would have ended: here it leaves that to the client.
+CLOSED = (
+    row(
+        "closed-after-abort",
+        "After ABORT the client closes TLS.",
+        ["TERM-002"],
+        answers(Opt.GO, opt_error(Rep.ERR_POLICY, "not today")),
+        ending=Ending.ANY,
+        legal=False,
+        judge=_closes_tls_after_abort,
+        quirks=Quirks(stays_after_abort=True),
+    ),
+    row(
+        "closed-at-the-end",
         "The client closes TLS before it closes the connection.",
-        "TERM-033",
-        needs=TLS,
-        also=["TERM-005"],
+        ["TERM-033", "TERM-005"],
+        ending=Ending.ANY,
+        judge=_closes_tls,
+        quirks=Quirks(stays_after_disc=True),
     ),
 )
 

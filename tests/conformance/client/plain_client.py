@@ -261,7 +261,13 @@ class PlainSource:
     def _run(self, uri: str, run: InThread) -> None:
         scheme, path, name = self._parse(uri)
         client = self._connect(path, name, run, tls=scheme.startswith("nbds"))
-        client.session(run.contents)
+        try:
+            client.session(run.contents)
+        except NBDTestError:
+            if "tries again without TLS" not in self.habits:
+                raise
+            client = PlainClient(stream=run.opened(connect(UnixAddress(path), timeout_s=None)), habits=self.habits)
+            client.session(run.contents)
         two = "uses two connections" in self.habits and client.offers(8)
         if two or "always uses two connections" in self.habits:
             second = self._connect(path, name, run, tls=False)
@@ -307,7 +313,8 @@ class PlainSource:
             credentials = self.credentials
 
             def begin(lower: Stream) -> Stream:
-                return run.opened(start_tls(lower, credentials, Deadline(10)))
+                protected = start_tls(lower, credentials, Deadline(10))
+                return protected if "does not close TLS" in self.habits else run.opened(protected)
 
         return PlainClient(
             stream=stream,

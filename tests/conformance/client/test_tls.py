@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ssl
+
 import pytest
 
 from nbdtest.conformance import each_check
 from nbdtest.conformance.client_runner import run_client_check
 from nbdtest.conformance.client_target import ClientTarget
 from nbdtest.fixtures.pki import Flaw, PKIMaterial
-from nbdtest.net.tls import client_context, server_context
+from nbdtest.net.tls import VersionRange, client_context, server_context
 from nbdtest.report.results import Outcome
 from tests.conformance.client.plain_client import PlainSource
 from tests.conformance.client.test_mutants import WITH_CREDENTIALS
@@ -22,6 +24,22 @@ MUTANTS = {
     "opens with EXPORT_NAME & knows no extended headers": ("client-tls.go",),
     "starts TLS in spite of a refusal": ("client-tls.refused",),
     "trusts everybody": CERTIFICATES,
+    "gives up when TLS is demanded": ("client-tls.forced",),
+    "describes the export before TLS": ("client-tls.selective",),
+    "tries again without TLS": (
+        "client-tls.goes-on-in-clear",
+        "client-tls.cut-handshake",
+        "client-tls.damaged-record",
+        "client-tls.plaintext-in-session",
+    ),
+    "crashes at a header in several records": ("client-tls.single-byte-records",),
+    "does not close TLS": ("client-tls.closed-after-abort", "client-tls.closed-at-the-end"),
+    "knows only TLS 1.2": ("client-tls.version-1-3",),
+    "knows only TLS 1.3": ("client-tls.version-1-2",),
+}
+VERSIONS = {
+    "knows only TLS 1.2": VersionRange(ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2),
+    "knows only TLS 1.3": VersionRange(ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_3),
 }
 
 
@@ -31,7 +49,7 @@ def target(pki: PKIMaterial, habits: str = "", *, timeout_s: float = 10) -> Clie
         frozenset(habits.split(" & ")),
         tls=server_context(pki.server()),
         flawed=lambda flaw: server_context(pki.server(flaw=Flaw(flaw))),
-        credentials=client_context(pki.client(hostname="localhost", verify_peer=not trusting)),
+        credentials=client_context(pki.client(hostname="localhost", verify_peer=not trusting), VERSIONS.get(habits)),
     )
     return ClientTarget(source, timeout_s=timeout_s)
 
@@ -48,3 +66,7 @@ def test_a_habit_is_seen_by_the_checks_named_for_it(habits: str, nbd_pki: PKIMat
     results = {id: run_client_check(CHECKS[id], wrong) for id in MUTANTS[habits]}
     complains = (Outcome.FAILED, Outcome.WARNED)
     assert {id: (r.outcome, r.message) for id, r in results.items() if r.outcome not in complains} == {}
+
+
+def test_every_check_has_a_habit_that_it_sees() -> None:
+    assert set(CHECKS) - {id for ids in MUTANTS.values() for id in ids} == set()
