@@ -12,18 +12,21 @@ import os
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from ctypes import c_int
 from types import TracebackType
 from typing import Any, Self
 
 from nbdtest.client.constants import CMD_FLAG_REQ_ONE, CONTEXT_BASE_ALLOCATION
-from nbdtest.client.errors import Failure
+from nbdtest.client.errors import Error, Failure
 from nbdtest.client.handle import NBD, StatusExtent
 from nbdtest.client.states import BOTH, READING, WRITING, Group
 
 __all__ = ["AsyncNBD"]
 
 MOST_IN_FLIGHT = 256
+LEAVING_S = 3.0
+"""For a server that does not end the connection when it is told that nothing follows."""
 LARGEST_RANGE = (1 << 32) - (64 << 20)
 
 
@@ -33,6 +36,9 @@ class AsyncNBD:
         async with AsyncNBD() as nbd:
             await nbd.connect_uri("nbd://localhost")
             first, second = await asyncio.gather(nbd.pread(512, 0), nbd.pread(512, 512))
+
+    Leaving the block ends the connection in order, also when an exception leaves it; a server that does not end its
+    side is given up after `timeout_s`, at most three seconds.
 
     A task that is cancelled while it waits leaves its command to itself: the reply is awaited and forgotten. No more
     than `most_in_flight` commands are sent ahead; further ones wait for their turn. `timeout_s` limits each call.
@@ -184,7 +190,7 @@ class AsyncNBD:
         await self._limited("shutdown", self._until(lambda: self.handle._engine.over))
 
     async def aclose(self) -> None:
-        """Close the handle; a server that it started is waited for in the background."""
+        """Close the handle without a word to the server; one that it started is waited for in the background."""
         self._unwatch()
         self.handle._driver.before_release = None
         if not self.handle._closed:
@@ -197,9 +203,20 @@ class AsyncNBD:
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.aclose()
+        try:
+            await self._leave()
+        finally:
+            await self.aclose()
 
     # ---- how
+
+    async def _leave(self) -> None:
+        """Shut down if the connection is in a state for it; whoever leaves is not told that the server did not care."""
+        if self.handle._closed or not self.handle._driver.state.bit & (Group.NEGOTIATING | Group.CONNECTED):
+            return
+        with suppress(Error, TimeoutError):
+            async with asyncio.timeout(LEAVING_S):
+                await self.shutdown()
 
     async def _connect(self, begin: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()

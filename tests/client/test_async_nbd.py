@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import pytest
 
 from nbdtest.client import NBD, AsyncNBD, Error, StatusExtent
+from nbdtest.fakeserver import FakeServer
 from nbdtest.wire import BlockStatus, Cmd, Errno, Extent, Opt, ReplyType, Request, SimpleReply
 from tests.client.prepared import Prepared, ack, chunk, data_chunk, error_chunk, handshake, refuse
 
@@ -171,6 +172,53 @@ def test_option_mode(prepared: Prepared) -> None:
         await nbd.shutdown()
         assert nbd.handle.aio_is_closed()
         await nbd.aclose()
+
+    run(main())
+
+
+@pytest.mark.parametrize("opt_mode", [False, True])
+def test_leaving_the_block_ends_the_connection_in_order(opt_mode: bool) -> None:
+    async def main() -> None:
+        async with AsyncNBD() as nbd:
+            nbd.handle.set_opt_mode(opt_mode)
+            await nbd.connect_unix(server.path)
+            if not opt_mode:
+                await nbd.pread(512, 0)
+
+    with FakeServer(size=4096) as server:  # which fails if a client just goes away
+        run(main())
+
+
+def test_so_does_an_exception_that_leaves_it() -> None:
+    async def main() -> None:
+        async with AsyncNBD() as nbd:
+            await nbd.connect_unix(server.path)
+            raise LookupError("of the caller")
+
+    with FakeServer(size=4096) as server, pytest.raises(LookupError, match="of the caller"):
+        run(main())
+
+
+def test_a_server_that_does_not_end_its_side_is_left_all_the_same(prepared: Prepared) -> None:
+    async def main() -> None:
+        nbd = await connected(prepared)
+        nbd.timeout_s = 0.01
+        async with nbd:
+            pass
+        assert prepared.sent() == Request(type=Cmd.DISC, cookie=1).encode()
+
+    run(main())
+    assert prepared.handle._closed
+
+
+def test_after_a_shutdown_nothing_is_left_to_say(prepared: Prepared) -> None:
+    async def main() -> None:
+        nbd = await connected(prepared)
+        async with nbd:
+            prepared.handle.aio_disconnect()
+            prepared.end()
+            await nbd.shutdown()
+        assert prepared.sent() == Request(type=Cmd.DISC, cookie=1).encode()
 
     run(main())
 
