@@ -5,7 +5,9 @@ from __future__ import annotations
 from nbdtest.conformance.capability import Capability
 from nbdtest.conformance.declare import check
 from nbdtest.conformance.expect import expect, expect_equal, expect_error, expect_in_step, expect_reply, expect_success
+from nbdtest.conformance.session import Session
 from nbdtest.conformance.target import ServerTarget
+from nbdtest.conformance.verdict import NotApplicable
 from nbdtest.wire import (
     Cmd,
     CmdFlag,
@@ -244,11 +246,18 @@ def multiple_of_minimum(t: ServerTarget) -> None:
                 expect(good, f"an extent of {extent.length} bytes", f"a multiple of {t.facts.minimum_block}")
 
 
+def id_of_allocation(session: Session) -> int:
+    """The id that the server gave base:allocation in this session."""
+    if ALLOCATION not in session.contexts:
+        raise NotApplicable(f"the server selected {list(session.contexts)} when all of its contexts were asked for")
+    return session.contexts[ALLOCATION]
+
+
 @check("extended.status-of-chosen-contexts", proves=["EXT-063"], needs=FILTER, legal=True)
 def status_of_chosen_contexts(t: ServerTarget) -> None:
     """With BLOCK_STATUS_PAYLOAD a request names the contexts that it wants."""
     with t.peer.transmitting(mode="extended", contexts=t.facts.contexts) as session:
-        id = session.contexts[ALLOCATION]
+        id = id_of_allocation(session)
         payload = StatusFilter(length=t.unit, context_ids=(id,)).encode()
         reply = expect_success(session.command(Cmd.BLOCK_STATUS, 0, payload=payload))
         expect_equal(list(reply.extents()), [id], "the list of context ids")
@@ -258,7 +267,7 @@ def status_of_chosen_contexts(t: ServerTarget) -> None:
 def wrong_contexts_are_einval(t: ServerTarget) -> None:
     """A request that names a context twice, or one that was not selected, fails with EINVAL; its payload is read."""
     with t.peer.transmitting(mode="extended", contexts=t.facts.contexts) as session:
-        known = session.contexts[ALLOCATION]
+        known = id_of_allocation(session)
         unknown = max(session.contexts.values()) + 1
         for ids in ((known, known), (unknown,)):
             payload = StatusFilter(length=t.unit, context_ids=ids).encode()

@@ -17,13 +17,17 @@ _FLAGGED = ("read", "write", "flush", "trim", "cache", "write-zeroes", "block-st
 _CHECKS_OF_FLAGS = tuple(f"flag.{kind}-on-{name}" for kind in ("unknown", "foreign") for name in _FLAGGED)
 
 
-@mutant("command.unknown-succeeds", breaks=["ERR-029"], checks=["command.unknown-is-einval", "*"])
+@mutant("command.unknown-succeeds", breaks=["ERR-029"], checks=["command.unknown-is-einval"])
 def unknown_succeeds(server: FakeServer) -> None:
     """Unknown commands are answered with success."""
     server.configure(quirks={"skips_command_check"})
 
 
-@mutant("command.unknown-with-payload", breaks=["ERR-029"], checks=["command.unknown-with-length-is-einval", "*"])
+@mutant(
+    "command.unknown-with-payload",
+    breaks=["ERR-029"],
+    checks=["command.unknown-with-length-is-einval", "reply.simple-has-no-payload"],
+)
 def unknown_with_payload(server: FakeServer) -> None:
     """An unknown command with a length is answered with an error and that many bytes."""
     server.on(Cmd(0x7FFF), where=lambda asked: asked.length).reply(actions.pass_through(), actions.raw(bytes(512)))
@@ -41,7 +45,11 @@ def bad_flag_ends_session(server: FakeServer) -> None:
     server.on(Cmd.READ, where=lambda asked: asked.offset == 1 << 63).reply(actions.pass_through(), actions.close())
 
 
-@mutant("command.bad-write-ends-session", breaks=["TERM-041"], checks=["command.write-errors-keep-the-session", "*"])
+@mutant(
+    "command.bad-write-ends-session",
+    breaks=["TERM-041"],
+    checks=["command.write-errors-keep-the-session", "boundary.write", "in-step.write-at-2-to-the-63"],
+)
 def bad_write_ends_session(server: FakeServer) -> None:
     """A WRITE at 2^63 ends the session."""
     server.on(Cmd.WRITE, where=lambda asked: asked.offset == 1 << 63).reply(actions.pass_through(), actions.close())
@@ -57,8 +65,18 @@ def unknown_flags_ignored(server: FakeServer) -> None:
     server.configure(quirks={"skips_flag_check"})
 
 
+_CHECKS_OF_WRITES_WITH_FUA = [
+    "write.fua",
+    "data.shadow-copy",
+    "data.shadow-copy-by-turns",
+    "data.fua-is-seen-by-others",
+]
+
+
 def _fua_refused(name: str, command: Cmd) -> None:
-    @mutant(f"flag.fua-on-{name}-refused", breaks=["FLAG-042"], checks=[f"flag.fua-on-{name}", "*"])
+    others = _CHECKS_OF_WRITES_WITH_FUA if command == Cmd.WRITE else []
+
+    @mutant(f"flag.fua-on-{name}-refused", breaks=["FLAG-042"], checks=[f"flag.fua-on-{name}", *others])
     def refused(server: FakeServer) -> None:
         """FUA is refused on one command."""
         server.on(command, where=lambda asked: CmdFlag.FUA in asked.flags).reply(actions.error(Errno.EINVAL))
@@ -69,7 +87,9 @@ for _name, _command in zip(_FLAGGED, _ALL, strict=True):
 
 
 def _clamped(name: str, command: Cmd) -> None:
-    @mutant(f"boundary.{name}-clamped", breaks=["SIZE-040"], checks=[f"boundary.{name}", "*"])
+    others = ["command.errors-keep-the-session"] if command == Cmd.READ else []
+
+    @mutant(f"boundary.{name}-clamped", breaks=["SIZE-040"], checks=[f"boundary.{name}", *others])
     def clamped(server: FakeServer) -> None:
         """One command succeeds past the end of the export."""
         change_actions(
@@ -85,7 +105,7 @@ for _name, _command in zip(_FLAGGED, _ALL, strict=True):
         _clamped(_name, _command)
 
 
-@mutant("boundary.read-cut", breaks=["SIZE-040"], checks=["boundary.clamped-is-not-served", "boundary.read", "*"])
+@mutant("boundary.read-cut", breaks=["SIZE-040"], checks=["boundary.clamped-is-not-served", "boundary.read"])
 def read_cut(server: FakeServer) -> None:
     """A READ across the end is served with zeroes behind it."""
     size = server.disk.size
@@ -98,38 +118,87 @@ def read_cut(server: FakeServer) -> None:
     server.on(Cmd.READ, where=crosses).reply(actions.data())
 
 
-@mutant("command.flush-fails", breaks=["FLAG-003", "FLAG-013"], checks=["flush.works", "promise.send-flush", "*"])
+@mutant(
+    "command.flush-fails",
+    breaks=["FLAG-003", "FLAG-013"],
+    checks=[
+        "flush.works",
+        "promise.send-flush",
+        "write.seen-by-next-connection",
+        "flush.keeps-data",
+        "data.shadow-copy-by-turns",
+        "data.flush-is-seen-by-others",
+        "data.overlapping-connections",
+    ],
+)
 def flush_fails(server: FakeServer) -> None:
     """FLUSH is offered but always fails."""
     server.on(Cmd.FLUSH).reply(actions.error(Errno.EINVAL, message="what is that?"))
 
 
-@mutant("command.trim-fails", breaks=["FLAG-003", "FLAG-017"], checks=["trim.works", "promise.send-trim", "*"])
+@mutant(
+    "command.trim-fails",
+    breaks=["FLAG-003", "FLAG-017"],
+    checks=[
+        "trim.works",
+        "promise.send-trim",
+        "trim.spares-the-rest",
+        "boundary.trim",
+        "data.shadow-copy",
+        "data.shadow-copy-by-turns",
+    ],
+)
 def trim_fails(server: FakeServer) -> None:
     """TRIM is offered but always fails."""
     server.on(Cmd.TRIM).reply(actions.error(Errno.EINVAL))
 
 
-@mutant("command.zeroes-fail", breaks=["FLAG-003"], checks=["promise.send-write-zeroes", "*"])
+@mutant(
+    "command.zeroes-fail",
+    breaks=["FLAG-003"],
+    checks=[
+        "promise.send-write-zeroes",
+        "df.mixed-range-is-data",
+        "zeroes.zero-the-range",
+        "zeroes.odd-ranges",
+        "zeroes.no-hole",
+        "zeroes.no-hole-is-provisioned",
+        "fast-zero.done-or-refused",
+        "status.follows-writes",
+        "status.finds-holes",
+        "boundary.write-zeroes",
+        "data.shadow-copy",
+        "data.shadow-copy-by-turns",
+        "data.zeroes-and-data-side-by-side",
+    ],
+)
 def zeroes_fail(server: FakeServer) -> None:
     """WRITE_ZEROES is offered but always fails."""
     server.on(Cmd.WRITE_ZEROES).reply(actions.error(Errno.EINVAL))
 
 
-@mutant("command.df-fails", breaks=["FLAG-003"], checks=["promise.df", "*"])
+@mutant("command.df-fails", breaks=["FLAG-003"], checks=["promise.df", "df.mixed-range-is-data", "df.64-kib-is-served"])
 def df_fails(server: FakeServer) -> None:
     """DF is offered but always refused."""
     server.on(Cmd.READ, where=lambda asked: CmdFlag.DF in asked.flags).reply(actions.error(Errno.EINVAL))
 
 
-@mutant("command.resize-offered", breaks=["FLAG-025"], checks=["promise.no-resize", "*"])
+@mutant(
+    "command.resize-offered",
+    breaks=["FLAG-025"],
+    checks=["promise.no-resize", "resize.works", "resize.errors", "resize.past-new-end-is-enospc"],
+)
 def resize_offered(server: FakeServer) -> None:
     """RESIZE is offered and unknown."""
     server.change_exports(can_resize=True)
     server.on(Cmd.RESIZE).reply(actions.error(Errno.EINVAL))
 
 
-@mutant("command.status-payload-offered", breaks=["FLAG-032", "EXT-018"], checks=["promise.no-status-payload", "*"])
+@mutant(
+    "command.status-payload-offered",
+    breaks=["FLAG-032", "EXT-018"],
+    checks=["promise.no-status-payload", "extended.no-status-payload-without-contexts"],
+)
 def status_payload_offered(server: FakeServer) -> None:
     """BLOCK_STATUS_PAYLOAD is offered without extended headers."""
     export = server.settings.exports[0]
@@ -143,43 +212,59 @@ def no_flush_or_fua(server: FakeServer) -> None:
     server.change_exports(can_flush=False, can_fua=False)
 
 
-@mutant("command.raw-errno", breaks=["ERR-001"], checks=["error.listed-values", "*"])
+@mutant("command.raw-errno", breaks=["ERR-001"], checks=["error.listed-values", "read.past-end-fails"])
 def raw_errno(server: FakeServer) -> None:
     """READ past the end fails with a number of the server's own machine."""
     change_actions(server, [Cmd.READ], actions.Error, lambda asked, each: [actions.error(Errno(14))])
 
 
-@mutant("command.enotsup", breaks=["ERR-028"], checks=["error.enotsup-only-for-fast-zero", "*"])
+@mutant("command.enotsup", breaks=["ERR-028"], checks=["error.enotsup-only-for-fast-zero", "cache.past-end-fails"])
 def enotsup(server: FakeServer) -> None:
     """CACHE past the end fails with ENOTSUP."""
     change_actions(server, [Cmd.CACHE], actions.Error, lambda asked, each: [actions.error(Errno.ENOTSUP)])
 
 
-@mutant("command.eoverflow", breaks=["ERR-027"], checks=["error.eoverflow-only-for-long", "*"])
+@mutant("command.eoverflow", breaks=["ERR-027"], checks=["error.eoverflow-only-for-long", "cache.past-end-fails"])
 def eoverflow(server: FakeServer) -> None:
     """CACHE past the end fails with EOVERFLOW."""
     change_actions(server, [Cmd.CACHE], actions.Error, lambda asked, each: [actions.error(Errno.EOVERFLOW)])
 
 
-@mutant("command.enomem", breaks=["ERR-033"], checks=["error.no-enomem", "*"])
+@mutant("command.enomem", breaks=["ERR-033"], checks=["error.no-enomem", "size.maximum-is-served"])
 def enomem(server: FakeServer) -> None:
     """READ of more than 16 MiB fails with ENOMEM."""
     server.on(Cmd.READ, where=lambda asked: asked.length > 16 << 20).reply(actions.error(Errno.ENOMEM))
 
 
-@mutant("cache.hangs-up", breaks=["FLAG-026"], checks=["cache.is-answered", "*"])
+@mutant(
+    "cache.hangs-up",
+    breaks=["FLAG-026"],
+    checks=[
+        "cache.is-answered",
+        "cache.keeps-data-current",
+        "cache.past-end-fails",
+        "cache.flags-are-refused",
+        "flag.fua-on-cache",
+        "command.errors-keep-the-session",
+        "boundary.cache",
+    ],
+)
 def cache_hangs_up(server: FakeServer) -> None:
     """CACHE is offered and ends the session."""
     server.on(Cmd.CACHE).reply(actions.close())
 
 
-@mutant("cache.past-end-succeeds", breaks=["CMD-092"], checks=["cache.past-end-fails", "*"])
+@mutant(
+    "cache.past-end-succeeds",
+    breaks=["CMD-092"],
+    checks=["cache.past-end-fails", "cache.flags-are-refused", "boundary.cache"],
+)
 def cache_past_end_succeeds(server: FakeServer) -> None:
     """CACHE past the end succeeds."""
     server.on(Cmd.CACHE).reply(actions.no_data())
 
 
-@mutant("request.one-at-a-time", breaks=["REQ-012"], checks=["request.many-at-once", "*"])
+@mutant("request.one-at-a-time", breaks=["REQ-012"], checks=["request.many-at-once"])
 def one_at_a_time(server: FakeServer) -> None:
     """The fortieth request on a connection is lost."""
     server.on(Cmd.READ, nth=40, per_connection=True).reply()
@@ -195,7 +280,11 @@ def any_magic(server: FakeServer) -> None:
     server.configure(quirks={"skips_magic_check"})
 
 
-@mutant("read.zero-length-ends-session", breaks=["CMD-004"], checks=["read.zero-length-keeps-session", "*"])
+@mutant(
+    "read.zero-length-ends-session",
+    breaks=["CMD-004"],
+    checks=["read.zero-length-keeps-session", "command.errors-keep-the-session"],
+)
 def read_zero_length_ends_session(server: FakeServer) -> None:
     """READ of 0 bytes ends the session."""
     server.on(Cmd.READ, where=lambda asked: not asked.length).reply(actions.close())
@@ -272,7 +361,7 @@ def lengths_cut(server: FakeServer) -> None:
         server.on(command, where=lambda asked: asked.length >= 1 << 32).reply(actions.no_data())
 
 
-@mutant("extended.structured-afterwards", breaks=["EXT-025"], checks=["extended.structured-is-refused-afterwards", "*"])
+@mutant("extended.structured-afterwards", breaks=["EXT-025"], checks=["extended.structured-is-refused-afterwards"])
 def structured_afterwards(server: FakeServer) -> None:
     """STRUCTURED_REPLY is acknowledged after EXTENDED_HEADERS."""
     server.on(Opt.STRUCTURED_REPLY).reply(actions.ack())

@@ -20,13 +20,17 @@ def writes_forgotten(server: FakeServer) -> None:
     server.configure(quirks={"forgets_writes"})
 
 
-@mutant("data.fua-forgotten", breaks=["FLAG-042", "CMD-060"], checks=["write.fua", "data.fua-is-seen-by-others", "*"])
+@mutant(
+    "data.fua-forgotten",
+    breaks=["FLAG-042", "CMD-060"],
+    checks=["write.fua", "data.fua-is-seen-by-others", "data.shadow-copy", "data.shadow-copy-by-turns"],
+)
 def fua_forgotten(server: FakeServer) -> None:
     """WRITE with FUA is acknowledged, and nothing is stored."""
     server.on(Cmd.WRITE, where=lambda asked: CmdFlag.FUA in asked.flags).reply(actions.no_data())
 
 
-@mutant("data.odd-writes-forgotten", breaks=["CMD-060"], checks=["write.odd-offsets", "*"])
+@mutant("data.odd-writes-forgotten", breaks=["CMD-060"], checks=["write.odd-offsets"])
 def odd_writes_forgotten(server: FakeServer) -> None:
     """WRITE of one byte is acknowledged, and nothing is stored."""
     server.on(Cmd.WRITE, where=lambda asked: asked.length == 1).reply(actions.no_data())
@@ -35,14 +39,32 @@ def odd_writes_forgotten(server: FakeServer) -> None:
 @mutant(
     "data.zeroes-forgotten",
     breaks=["CMD-103", "CMD-108"],
-    checks=["zeroes.zero-the-range", "zeroes.odd-ranges", "zeroes.no-hole", "*"],
+    checks=[
+        "zeroes.zero-the-range",
+        "zeroes.odd-ranges",
+        "zeroes.no-hole",
+        "zeroes.no-hole-is-provisioned",
+        "data.shadow-copy",
+        "data.shadow-copy-by-turns",
+    ],
 )
 def zeroes_forgotten(server: FakeServer) -> None:
     """WRITE_ZEROES is acknowledged, and nothing is zeroed."""
     server.configure(quirks={"forgets_zeroes"})
 
 
-@mutant("data.zeroes-too-much", breaks=["CMD-083"], checks=["trim.spares-the-rest", "zeroes.zero-the-range", "*"])
+@mutant(
+    "data.zeroes-too-much",
+    breaks=["CMD-083"],
+    checks=[
+        "trim.spares-the-rest",
+        "zeroes.zero-the-range",
+        "zeroes.odd-ranges",
+        "zeroes.no-hole",
+        "data.shadow-copy",
+        "data.shadow-copy-by-turns",
+    ],
+)
 def zeroes_too_much(server: FakeServer) -> None:
     """WRITE_ZEROES and TRIM reach to the end of the 4096-byte block."""
     server.configure(quirks={"zeroes_too_much"})
@@ -57,14 +79,19 @@ def no_hole_punched(server: FakeServer) -> None:
 @mutant(
     "data.private-caches",
     breaks=["FLAG-022", "FLAG-023"],
-    checks=["data.shadow-copy-by-turns", "data.flush-is-seen-by-others", "data.fua-is-seen-by-others", "*"],
+    checks=[
+        "data.shadow-copy-by-turns",
+        "data.flush-is-seen-by-others",
+        "data.fua-is-seen-by-others",
+        "status.finds-holes",
+    ],
 )
 def private_caches(server: FakeServer) -> None:
     """CAN_MULTI_CONN is offered, but each connection has a cache of its own."""
     server.configure(quirks={"hides_writes_from_others"})
 
 
-@mutant("data.shifted", breaks=["CMD-005", "RPL-061"], checks=["read.returns-what-was-written", "*"])
+@mutant("data.shifted", breaks=["CMD-005", "RPL-061"], checks=["read.returns-what-was-written"])
 def shifted(server: FakeServer) -> None:
     """A READ of 17 units is answered from one unit further on."""
     change_actions(
@@ -79,7 +106,7 @@ def shifted(server: FakeServer) -> None:
     )
 
 
-@mutant("data.odd-reads-rounded", breaks=["CMD-005"], checks=["read.odd-offsets", "*"])
+@mutant("data.odd-reads-rounded", breaks=["CMD-005"], checks=["read.odd-offsets"])
 def odd_reads_rounded(server: FakeServer) -> None:
     """READ at an odd offset is answered from the offset before it."""
     change_actions(
@@ -94,7 +121,7 @@ def odd_reads_rounded(server: FakeServer) -> None:
     )
 
 
-@mutant("data.tail-lost", breaks=["CMD-005"], checks=["read.tail", "*"])
+@mutant("data.tail-lost", breaks=["CMD-005"], checks=["read.tail"])
 def tail_lost(server: FakeServer) -> None:
     """The last unit of the export reads as zero."""
     last = server.disk.size - 512
@@ -119,7 +146,7 @@ def offsets_of_32_bits(server: FakeServer) -> None:
     )
 
 
-@mutant("data.long-reads-short", breaks=["RPL-016"], checks=["read.of-every-length", "*"])
+@mutant("data.long-reads-short", breaks=["RPL-016"], checks=["read.of-every-length"])
 def long_reads_short(server: FakeServer) -> None:
     """A structured READ of 1025 bytes brings 1024."""
     server.on(Cmd.READ, where=lambda asked: asked.length == 1025 and asked.frames is Frames.STRUCTURED).reply(
@@ -158,7 +185,17 @@ def stale_after_cache(server: FakeServer) -> None:
     )
 
 
-@mutant("data.flush-loses", breaks=["FLAG-013"], checks=["flush.keeps-data", "*"])
+@mutant(
+    "data.flush-loses",
+    breaks=["FLAG-013"],
+    checks=[
+        "flush.keeps-data",
+        "write.seen-by-next-connection",
+        "data.shadow-copy-by-turns",
+        "data.flush-is-seen-by-others",
+        "data.overlapping-connections",
+    ],
+)
 def flush_loses(server: FakeServer) -> None:
     """FLUSH throws away the unit that was written last."""
     last: list[int] = []
@@ -235,7 +272,17 @@ def fault_padding_leaks(server: FakeServer) -> None:
     )
 
 
-@mutant("fault.df-in-pieces", breaks=["CMD-050"], checks=["fault.df-has-one-chunk", "*"])
+@mutant(
+    "fault.df-in-pieces",
+    breaks=["CMD-050"],
+    checks=[
+        "fault.df-has-one-chunk",
+        "write.of-every-length",
+        "write.of-odd-length",
+        "status.finds-holes",
+        "size.maximum-is-served",
+    ],
+)
 def fault_df_in_pieces(server: FakeServer) -> None:
     """A READ with DF that fails brings two pieces before the error."""
     server.on(Cmd.READ, where=lambda asked: CmdFlag.DF in asked.flags and asked.offset == 1 << 20).rewrite(

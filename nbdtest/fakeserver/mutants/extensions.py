@@ -21,7 +21,7 @@ def huge_payload_awaited(server: FakeServer) -> None:
     server.configure(quirks={"waits_for_any_payload"})
 
 
-@mutant("extended.payload-left", breaks=["EXT-007"], checks=["extended.unexpected-payload-is-skipped", "*"])
+@mutant("extended.payload-left", breaks=["EXT-007"], checks=["extended.unexpected-payload-is-skipped"])
 def payload_left(server: FakeServer) -> None:
     """The payload of a command that takes none is taken for requests."""
     for command in (Cmd.READ, Cmd.FLUSH, Cmd.CACHE):
@@ -63,7 +63,11 @@ def contexts_need_structured(server: FakeServer) -> None:
 @mutant(
     "extended.payload-without-contexts",
     breaks=["EXT-019"],
-    checks=["extended.no-status-payload-without-contexts", "*"],
+    checks=[
+        "extended.no-status-payload-without-contexts",
+        "df.not-offered-without-structured",
+        "promise.no-status-payload",
+    ],
 )
 def payload_without_contexts(server: FakeServer) -> None:
     """BLOCK_STATUS_PAYLOAD is always offered."""
@@ -101,7 +105,18 @@ def not_after_structured(server: FakeServer) -> None:
     server.on(Opt.EXTENDED_HEADERS).rewrite(refuse)
 
 
-@mutant("extended.required-for-base", breaks=["EXT-030"], checks=["extended.not-required-for-base", "*"])
+@mutant(
+    "extended.required-for-base",
+    breaks=["EXT-030"],
+    checks=[
+        "extended.not-required-for-base",
+        "meta.base-wildcard-lists",
+        "meta.listed-once",
+        "meta.listed-once-for-two-queries",
+        "meta.unknown-leaf-is-ignored",
+        "meta.query-filters-list",
+    ],
+)
 def required_for_base(server: FakeServer) -> None:
     """Listing the namespace base demands extended headers."""
     server.on(Opt.LIST_META_CONTEXT, where=lambda asked: b"base:" in asked.data).reply(
@@ -119,7 +134,7 @@ def required_when_agreed(server: FakeServer) -> None:
     _after_extended(server, Opt.LIST_META_CONTEXT, actions.opt_error(Rep.ERR_EXT_HEADER_REQD))
 
 
-@mutant("extended.contexts-need-nothing", breaks=["EXT-033"], checks=["extended.contexts-need-either", "*"])
+@mutant("extended.contexts-need-nothing", breaks=["EXT-033"], checks=["extended.contexts-need-either"])
 def contexts_need_nothing(server: FakeServer) -> None:
     """SET_META_CONTEXT works before structured replies and extended headers, and is then for nothing."""
     server.on(Opt.SET_META_CONTEXT).rewrite(
@@ -136,7 +151,11 @@ def data_accepted(server: FakeServer) -> None:
     server.on(Opt.EXTENDED_HEADERS, where=lambda asked: asked.data).reply(actions.ack())
 
 
-@mutant("extended.insisted-on", breaks=["EXT-069"], checks=["extended.not-insisted-on", "*"])
+@mutant(
+    "extended.insisted-on",
+    breaks=["EXT-069"],
+    checks=["extended.not-insisted-on", "info.unknown-export", "go.default-request-works"],
+)
 def insisted_on(server: FakeServer) -> None:
     """GO without a request for information demands extended headers."""
     server.on(Opt.GO, where=lambda asked: asked.data.endswith(b"\0\0")).reply(
@@ -144,7 +163,7 @@ def insisted_on(server: FakeServer) -> None:
     )
 
 
-@mutant("extended.context-missing", breaks=["EXT-063"], checks=["extended.one-chunk-per-context", "*"])
+@mutant("extended.context-missing", breaks=["EXT-063"], checks=["extended.one-chunk-per-context"])
 def context_missing(server: FakeServer) -> None:
     """Under extended headers only the first context is described."""
     server.on(Cmd.BLOCK_STATUS, where=lambda asked: asked.frames is Frames.EXTENDED).rewrite(
@@ -152,7 +171,7 @@ def context_missing(server: FakeServer) -> None:
     )
 
 
-@mutant("extended.filter-ignored", breaks=["EXT-063"], checks=["extended.status-of-chosen-contexts", "*"])
+@mutant("extended.filter-ignored", breaks=["EXT-063"], checks=["extended.status-of-chosen-contexts"])
 def filter_ignored(server: FakeServer) -> None:
     """A request that names its contexts is answered for another one."""
     change_actions(
@@ -174,7 +193,7 @@ def wrong_contexts_served(server: FakeServer) -> None:
     )
 
 
-@mutant("resize.from-length", breaks=["RSZ-002"], checks=["resize.works", "*"])
+@mutant("resize.from-length", breaks=["RSZ-002"], checks=["resize.works", "resize.past-new-end-is-enospc"])
 def resize_from_length(server: FakeServer) -> None:
     """RESIZE takes the new size from its length, and changes nothing."""
     server.change_exports(can_resize=True)
@@ -195,19 +214,19 @@ def resize_past_new_end(server: FakeServer) -> None:
     server.configure(quirks={"skips_bounds_check"})
 
 
-@mutant("meta.no-structured-status", breaks=["META-010"], checks=["meta.no-status-without-structured", "*"])
+@mutant("meta.no-structured-status", breaks=["META-010"], checks=["meta.no-status-without-structured"])
 def no_structured_status(server: FakeServer) -> None:
     """BLOCK_STATUS succeeds, without a word, in a session with simple replies."""
     server.on(Cmd.BLOCK_STATUS, where=lambda asked: asked.frames is Frames.SIMPLE).reply(actions.no_data())
 
 
-@mutant("meta.selection-stays", breaks=["META-071"], checks=["meta.selection-is-replaced", "*"])
+@mutant("meta.selection-stays", breaks=["META-071"], checks=["meta.selection-is-replaced"])
 def selection_stays(server: FakeServer) -> None:
     """BLOCK_STATUS succeeds though a later SET_META_CONTEXT selected nothing."""
     server.on(Cmd.BLOCK_STATUS, where=lambda asked: not asked.contexts).reply(actions.no_data())
 
 
-@mutant("go.default-read-fails", breaks=["COMPAT-015"], checks=["go.default-request-works", "*"])
+@mutant("go.default-read-fails", breaks=["COMPAT-015"], checks=["go.default-request-works"])
 def default_read_fails(server: FakeServer) -> None:
     """Clients that asked GO for nothing cannot read."""
     asked_nothing: list[bool] = []

@@ -60,7 +60,11 @@ def unoffered_client_flags_accepted(server: FakeServer) -> None:
     server.configure(no_zeroes=False, quirks={"ignores_client_flags"})
 
 
-@mutant("client-flags.no-zeroes-refused", breaks=["OPT-010"], checks=["client-flags.answered-in-step", "*"])
+@mutant(
+    "client-flags.no-zeroes-refused",
+    breaks=["OPT-010"],
+    checks=["client-flags.answered-in-step", "export-name.padded", "go.no-padding"],
+)
 def no_zeroes_refused(server: FakeServer) -> None:
     """A client that does not take NO_ZEROES is hung up on."""
     server.on(Moment.CLIENT_FLAGS, where=lambda message: int(message.flags) == 1).reply(actions.close())
@@ -148,7 +152,7 @@ def unknown_answered(server: FakeServer) -> None:
     )
 
 
-@mutant("export-name.empty-is-invalid", breaks=["OPT-034"], checks=["export-name.empty-is-default", "*"])
+@mutant("export-name.empty-is-invalid", breaks=["OPT-034"], checks=["export-name.empty-is-default"])
 def empty_is_invalid(server: FakeServer) -> None:
     """INFO for the empty name is malformed, says the server."""
     server.on(Opt.INFO, where=lambda option: option.data[:4] == bytes(4)).reply(
@@ -162,7 +166,7 @@ def ends_at_nul(server: FakeServer) -> None:
     server.configure(quirks={"ends_names_at_nul"})
 
 
-@mutant("oldstyle.wrong-magic", breaks=["OLD-002"], checks=["oldstyle.magics", "*"])
+@mutant("oldstyle.wrong-magic", breaks=["OLD-002"], checks=["oldstyle.magics", "greeting.nbd-magic"])
 def oldstyle_wrong_magic(server: FakeServer) -> None:
     """The first magic of an oldstyle greeting has its bytes in another order."""
     server.configure(style=Style.OLDSTYLE)

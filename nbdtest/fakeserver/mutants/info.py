@@ -44,13 +44,13 @@ def export_withheld(server: FakeServer) -> None:
         )
 
 
-@mutant("info.export-padded", breaks=["REP-013"], checks=["info.export-length", "*"])
+@mutant("info.export-padded", breaks=["REP-013"], checks=["info.export-length"])
 def export_padded(server: FakeServer) -> None:
     """INFO_EXPORT has 124 zero bytes behind it."""
     change_infos(server, Info.EXPORT, lambda data: data + bytes(124))
 
 
-@mutant("info.export-flags-first", breaks=["REP-014"], checks=["info.export-format", "*"])
+@mutant("info.export-flags-first", breaks=["REP-014"], checks=["info.export-format", "go.repeats-info"])
 def export_flags_first(server: FakeServer) -> None:
     """INFO_EXPORT to INFO has the flags before the size."""
     change_option_plans(
@@ -65,7 +65,7 @@ def export_flags_first(server: FakeServer) -> None:
     )
 
 
-@mutant("info.export-little-endian", breaks=["CONV-001"], checks=["info.export-format", "*"])
+@mutant("info.export-little-endian", breaks=["CONV-001"], checks=["info.export-format", "go.repeats-info"])
 def export_little_endian(server: FakeServer) -> None:
     """The size that INFO gives is little-endian."""
     little = int.from_bytes(server.disk.size.to_bytes(8, "little"), "big")
@@ -76,7 +76,7 @@ def export_little_endian(server: FakeServer) -> None:
     )
 
 
-@mutant("info.unknown-types-refused", breaks=["OPT-080"], checks=["info.unknown-types-are-ignored", "*"])
+@mutant("info.unknown-types-refused", breaks=["OPT-080"], checks=["info.unknown-types-are-ignored"])
 def unknown_types_refused(server: FakeServer) -> None:
     """A request for information of an unknown type is refused."""
     for option in _BOTH:
@@ -115,7 +115,7 @@ def unassigned_type(server: FakeServer) -> None:
     change_option_plans(server, _BOTH, lambda option, plan: (actions.info_other(Info(77), b"x"), *plan))
 
 
-@mutant("info.host-name", breaks=["REP-015"], checks=["info.name-opens-the-export", "*"])
+@mutant("info.host-name", breaks=["REP-015"], checks=["info.name-opens-the-export", "list.agrees-with-info-name"])
 def host_name(server: FakeServer) -> None:
     """INFO_NAME gives the name of the host."""
     server.change_exports(canonical_name="localhost")
@@ -182,13 +182,13 @@ def unknown_is_final(server: FakeServer) -> None:
     server.on(Opt.GO, nth=2, per_connection=True).reply(actions.opt_error(Rep.ERR_UNKNOWN))
 
 
-@mutant("info.malformed-accepted", breaks=["REP-035"], checks=["info.malformed-is-invalid", "*"])
+@mutant("info.malformed-accepted", breaks=["REP-035"], checks=["info.malformed-is-invalid"])
 def malformed_accepted(server: FakeServer) -> None:
     """INFO, GO and queries that contradict themselves are served as well as can be."""
     server.configure(quirks={"ignores_option_errors"})
 
 
-@mutant("info.malformed-answered-twice", breaks=["OPT-015"], checks=["info.malformed-stays-in-step", "*"])
+@mutant("info.malformed-answered-twice", breaks=["OPT-015"], checks=["info.malformed-stays-in-step"])
 def malformed_answered_twice(server: FakeServer) -> None:
     """INFO that contradicts itself is answered with two errors."""
     change_option_plans(
@@ -232,7 +232,15 @@ def too_long_name_served(server: FakeServer) -> None:
 
 
 @mutant(
-    "go.insists-on-infos", breaks=["OPT-096", "SIZE-013", "COMPAT-015"], checks=["size.required-only-if-needed", "*"]
+    "go.insists-on-infos",
+    breaks=["OPT-096", "SIZE-013", "COMPAT-015"],
+    checks=[
+        "size.required-only-if-needed",
+        "info.unknown-export",
+        "go.default-request-works",
+        "size.required-says-which",
+        "size.not-insisted-on",
+    ],
 )
 def insists_on_infos(server: FakeServer) -> None:
     """GO without a request for block sizes is refused although the default sizes apply, and they are not told."""
@@ -271,7 +279,16 @@ def in_other_order(server: FakeServer) -> None:
     change_infos(server, Info.BLOCK_SIZE, lambda data: data[:2] + data[10:14] + data[6:10] + data[2:6])
 
 
-@mutant("size.minimum-1000", breaks=["SIZE-016"], checks=["size.minimum-is-power-of-two", "*"])
+@mutant(
+    "size.minimum-1000",
+    breaks=["SIZE-016"],
+    checks=[
+        "size.minimum-is-power-of-two",
+        "status.multiple-of-minimum",
+        "size.export-is-multiple-of-minimum",
+        "extended.multiple-of-minimum",
+    ],
+)
 def minimum_1000(server: FakeServer) -> None:
     """The minimum block size is 1000."""
     _sizes(server, minimum=1000)
@@ -283,7 +300,7 @@ def minimum_128_kib(server: FakeServer) -> None:
     _sizes(server, minimum=131072, preferred=131072)
 
 
-@mutant("size.no-multiple", breaks=["SIZE-019"], checks=["size.export-is-multiple-of-minimum", "*"])
+@mutant("size.no-multiple", breaks=["SIZE-019"], checks=["size.export-is-multiple-of-minimum", "read.tail"])
 def no_multiple(server: FakeServer) -> None:
     """The size of the export is no multiple of the minimum block size."""
     server.change_exports(block_sizes=BlockSizes(minimum=4096), disk=None, size=(1 << 20) + 512)
@@ -301,7 +318,11 @@ def preferred_256(server: FakeServer) -> None:
     _sizes(server, preferred=256)
 
 
-@mutant("size.maximum-below-preferred", breaks=["SIZE-025"], checks=["size.maximum-is-at-least-preferred", "*"])
+@mutant(
+    "size.maximum-below-preferred",
+    breaks=["SIZE-025"],
+    checks=["size.maximum-is-at-least-preferred", "*"],
+)
 def maximum_below_preferred(server: FakeServer) -> None:
     """The maximum payload is smaller than the preferred block size."""
     _sizes(server, maximum=2048)
@@ -313,7 +334,22 @@ def maximum_64_kib(server: FakeServer) -> None:
     _sizes(server, maximum=65536)
 
 
-@mutant("size.minimum-untold", breaks=["SIZE-004", "SIZE-003", "SIZE-007"], checks=["size.told-if-enforced", "*"])
+@mutant(
+    "size.minimum-untold",
+    breaks=["SIZE-004", "SIZE-003", "SIZE-007"],
+    checks=[
+        "size.told-if-enforced",
+        "read.odd-offsets",
+        "read.of-every-length",
+        "write.odd-offsets",
+        "write.of-odd-length",
+        "zeroes.odd-ranges",
+        "trim.spares-the-rest",
+        "size.default-takes-single-bytes",
+        "data.shadow-copy",
+        "data.shadow-copy-by-turns",
+    ],
+)
 def minimum_untold(server: FakeServer) -> None:
     """Requests have to be aligned to 512 bytes, and nobody is told."""
     server.change_exports(block_sizes=BlockSizes(minimum=512))
@@ -322,7 +358,7 @@ def minimum_untold(server: FakeServer) -> None:
     )
 
 
-@mutant("size.minimum-untold-by-go", breaks=["SIZE-004"], checks=["size.told-when-asked", "*"])
+@mutant("size.minimum-untold-by-go", breaks=["SIZE-004"], checks=["size.told-when-asked"])
 def minimum_untold_by_go(server: FakeServer) -> None:
     """A server with a minimum block size does not tell it to INFO that asks for it alone."""
     server.change_exports(block_sizes=BlockSizes(minimum=4096))
@@ -331,7 +367,21 @@ def minimum_untold_by_go(server: FakeServer) -> None:
     )
 
 
-@mutant("size.required-without-sizes", breaks=["OPT-097", "REP-041"], checks=["size.required-says-which", "*"])
+@mutant(
+    "size.required-without-sizes",
+    breaks=["OPT-097", "REP-041"],
+    checks=[
+        "size.required-says-which",
+        "export-name.size",
+        "export-name.flags",
+        "export-name.padded",
+        "export-name.not-padded",
+        "export-name.enters-transmission",
+        "export-name.agrees-with-go",
+        "go.default-request-works",
+        "size.not-insisted-on",
+    ],
+)
 def required_without_sizes(server: FakeServer) -> None:
     """ERR_BLOCK_SIZE_REQD comes without the sizes."""
     server.change_exports(block_sizes=BlockSizes(minimum=4096), insist_on_block_sizes=True)
@@ -342,7 +392,20 @@ def required_without_sizes(server: FakeServer) -> None:
     )
 
 
-@mutant("size.insisted-on", breaks=["COMPAT-015"], checks=["size.not-insisted-on", "*"])
+@mutant(
+    "size.insisted-on",
+    breaks=["COMPAT-015"],
+    checks=[
+        "size.not-insisted-on",
+        "export-name.size",
+        "export-name.flags",
+        "export-name.padded",
+        "export-name.not-padded",
+        "export-name.enters-transmission",
+        "export-name.agrees-with-go",
+        "go.default-request-works",
+    ],
+)
 def insisted_on(server: FakeServer) -> None:
     """Clients that do not ask for the block sizes are refused."""
     server.change_exports(block_sizes=BlockSizes(minimum=4096), insist_on_block_sizes=True)

@@ -15,19 +15,25 @@ from nbdtest.wire import Cmd, Errno, Opt, OptionReply, Rep, SimpleReply
 __all__: list[str] = []
 
 
-@mutant("disc.answered", breaks=["CMD-076"], checks=["disconnect.closes", "disconnect.at-once", "*"])
+@mutant(
+    "disc.answered", breaks=["CMD-076"], checks=["disconnect.closes", "disconnect.at-once", "disconnect.finishes-reads"]
+)
 def disc_answered(server: FakeServer) -> None:
     """DISC gets a reply."""
     server.configure(quirks={"answers_disc"})
 
 
-@mutant("disc.stays", breaks=["TERM-031", "CMD-073"], checks=["disconnect.closes", "disconnect.at-once", "*"])
+@mutant(
+    "disc.stays",
+    breaks=["TERM-031", "CMD-073"],
+    checks=["disconnect.closes", "disconnect.at-once", "disconnect.finishes-reads"],
+)
 def disc_stays(server: FakeServer) -> None:
     """The connection stays open after DISC."""
     server.configure(quirks={"stays_after_disc"})
 
 
-@mutant("disc.drops-pending", breaks=["CMD-071"], checks=["disconnect.finishes-reads", "disconnect.reads-succeed", "*"])
+@mutant("disc.drops-pending", breaks=["CMD-071"], checks=["disconnect.finishes-reads", "disconnect.reads-succeed"])
 def disc_drops_pending(server: FakeServer) -> None:
     """Requests that are being carried out are forgotten at DISC."""
     server.configure(quirks={"drops_pending_at_disc"})

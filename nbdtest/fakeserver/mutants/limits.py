@@ -48,7 +48,9 @@ def read_only_is_einval(server: FakeServer) -> None:
     )
 
 
-@mutant("limits.read-only-payload-left", breaks=["CMD-064"], checks=["read-only.write-payload-is-skipped", "*"])
+@mutant(
+    "limits.read-only-payload-left", breaks=["CMD-064"], checks=["read-only.write-payload-is-skipped", "write.baseline"]
+)
 def read_only_payload_left(server: FakeServer) -> None:
     """The data of a WRITE to a read-only export are taken for requests."""
     server.change_exports(read_only=True)
@@ -62,7 +64,10 @@ def read_only_payload_left(server: FakeServer) -> None:
         "write.refused-payload-is-skipped",
         "write.flag-refused-payload-is-skipped",
         "in-step.write-past-the-end",
-        "*",
+        "command.write-errors-keep-the-session",
+        "boundary.write",
+        "in-step.write-at-2-to-the-63",
+        "in-step.write-at-the-last-offset",
     ],
 )
 def refused_write_left(server: FakeServer) -> None:
@@ -70,7 +75,11 @@ def refused_write_left(server: FakeServer) -> None:
     server.configure(quirks={"leaves_refused_payload"})
 
 
-@mutant("limits.small-payloads", breaks=["SIZE-009"], checks=["size.default-serves-32-mib", "*"])
+@mutant(
+    "limits.small-payloads",
+    breaks=["SIZE-009"],
+    checks=["size.default-serves-32-mib", "write.of-every-length", "write.of-odd-length"],
+)
 def small_payloads(server: FakeServer) -> None:
     """No sizes are advertised, and READ of more than 1 MiB fails."""
     server.change_exports(block_sizes=None)
@@ -84,7 +93,7 @@ def small_payloads(server: FakeServer) -> None:
 @mutant(
     "limits.no-single-bytes",
     breaks=["SIZE-007"],
-    checks=["size.default-takes-single-bytes", "size.told-if-enforced", "*"],
+    checks=["size.default-takes-single-bytes", "size.told-if-enforced", "read.odd-offsets", "read.of-every-length"],
 )
 def no_single_bytes(server: FakeServer) -> None:
     """No sizes are advertised, and READ of one byte fails."""
@@ -96,7 +105,7 @@ def no_single_bytes(server: FakeServer) -> None:
     server.on(Cmd.READ, where=lambda asked: asked.length == 1).reply(actions.error(Errno.EINVAL))
 
 
-@mutant("limits.maximum-not-served", breaks=["SIZE-025"], checks=["size.maximum-is-served", "*"])
+@mutant("limits.maximum-not-served", breaks=["SIZE-025"], checks=["size.maximum-is-served"])
 def maximum_not_served(server: FakeServer) -> None:
     """READ of the advertised maximum fails."""
     server.change_exports(block_sizes=BlockSizes(maximum=32 << 20))
@@ -109,7 +118,7 @@ def long_write_is_attack(server: FakeServer) -> None:
     server.on(Cmd.WRITE, where=lambda asked: asked.length == 32 << 20).reply(actions.close())
 
 
-@mutant("limits.chunk-above-maximum", breaks=["RPL-051"], checks=["size.chunks-within-maximum", "*"])
+@mutant("limits.chunk-above-maximum", breaks=["RPL-051"], checks=["size.chunks-within-maximum"])
 def chunk_above_maximum(server: FakeServer) -> None:
     """The advertised maximum is 1 MiB, and chunks are larger."""
     server.change_exports(block_sizes=BlockSizes(maximum=1 << 20))
@@ -138,7 +147,11 @@ def misaligned_rounded(server: FakeServer) -> None:
     server.configure(quirks={"skips_alignment_check", "rounds_misaligned_writes"})
 
 
-@mutant("limits.long-zeroes-end-session", breaks=["SIZE-034"], checks=["zeroes.whole-export-keeps-session", "*"])
+@mutant(
+    "limits.long-zeroes-end-session",
+    breaks=["SIZE-034"],
+    checks=["zeroes.whole-export-keeps-session", "fast-zero.no-eoverflow", "extended.zeroes-of-64-bits"],
+)
 def long_zeroes_end_session(server: FakeServer) -> None:
     """A WRITE_ZEROES that is longer than the maximum payload ends the session."""
     server.on(Cmd.WRITE_ZEROES, where=lambda asked: asked.length > 32 << 20).reply(actions.close())
@@ -158,20 +171,30 @@ def fast_zero_eoverflow(server: FakeServer) -> None:
     )
 
 
-@mutant("fast-zero.without-zeroes", breaks=["FLAG-029"], checks=["fast-zero.needs-zeroes", "*"])
+@mutant("fast-zero.without-zeroes", breaks=["FLAG-029"], checks=["fast-zero.needs-zeroes"])
 def fast_zero_without_zeroes(server: FakeServer) -> None:
     """SEND_FAST_ZERO is set without SEND_WRITE_ZEROES."""
     flags = TransmissionFlag
     server.change_exports(flags=flags.HAS_FLAGS | flags.SEND_FLUSH | flags.SEND_FUA | flags.SEND_FAST_ZERO)
 
 
-@mutant("fast-zero.einval", breaks=["FLAG-003"], checks=["fast-zero.done-or-refused", "*"])
+@mutant("fast-zero.einval", breaks=["FLAG-003"], checks=["fast-zero.done-or-refused"])
 def fast_zero_einval(server: FakeServer) -> None:
     """FAST_ZERO is offered and refused with EINVAL."""
     server.on(Cmd.WRITE_ZEROES, where=lambda asked: asked.flags == 16).reply(actions.error(Errno.EINVAL))
 
 
-@mutant("fast-zero.enotsup-unasked", breaks=["CMD-111", "CMD-116"], checks=["fast-zero.enotsup-only-if-asked", "*"])
+@mutant(
+    "fast-zero.enotsup-unasked",
+    breaks=["CMD-111", "CMD-116"],
+    checks=[
+        "fast-zero.enotsup-only-if-asked",
+        "zeroes.no-hole",
+        "zeroes.no-hole-is-provisioned",
+        "data.shadow-copy",
+        "data.shadow-copy-by-turns",
+    ],
+)
 def enotsup_unasked(server: FakeServer) -> None:
     """WRITE_ZEROES with NO_HOLE fails with ENOTSUP."""
     server.on(Cmd.WRITE_ZEROES, where=lambda asked: asked.flags == 2).reply(actions.error(Errno.ENOTSUP))
@@ -184,7 +207,7 @@ def fast_zero_unoffered(server: FakeServer) -> None:
     server.on(Cmd.WRITE_ZEROES, where=lambda asked: asked.flags == 16).reply(actions.no_data())
 
 
-@mutant("fast-zero.refused-and-done", breaks=["CMD-114"], checks=["fast-zero.refusal-changes-nothing", "*"])
+@mutant("fast-zero.refused-and-done", breaks=["CMD-114"], checks=["fast-zero.refusal-changes-nothing"])
 def refused_and_done(server: FakeServer) -> None:
     """FAST_ZERO zeroes, and then fails with ENOTSUP."""
     server.on(Cmd.WRITE_ZEROES, where=lambda asked: asked.flags == 16).rewrite(

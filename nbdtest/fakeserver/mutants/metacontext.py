@@ -68,7 +68,23 @@ def list_within(server: FakeServer) -> None:
     change_option_plans(server, _LIST, lambda option, plan: (actions.server_export("x"), *plan))
 
 
-@mutant("meta.no-namespace", breaks=["META-011"], checks=["meta.name-has-namespace", "*"])
+@mutant(
+    "meta.no-namespace",
+    breaks=["META-011"],
+    checks=[
+        "meta.name-has-namespace",
+        "meta.namespace-is-registered",
+        "meta.listed-once",
+        "meta.listed-once-for-two-queries",
+        "meta.unknown-leaf-is-ignored",
+        "meta.unknown-namespace-is-ignored",
+        "meta.query-filters-list",
+        "status.one-chunk-per-context",
+        "status.req-one-gives-one",
+        "status.req-one-is-cut",
+        "extended.one-chunk-per-context",
+    ],
+)
 def no_namespace(server: FakeServer) -> None:
     """A context without a namespace is listed."""
     change_option_plans(server, _LIST, lambda option, plan: (actions.meta_context("allocation"), *plan))
@@ -80,19 +96,23 @@ def unregistered(server: FakeServer) -> None:
     _answer(server, _LIST, lambda queries: not queries, actions.meta_context("foo:bar"), actions.ack())
 
 
-@mutant("meta.base-foo", breaks=["META-020"], checks=["meta.base-has-one-context", "*"])
+@mutant(
+    "meta.base-foo",
+    breaks=["META-020"],
+    checks=["meta.base-has-one-context", "meta.listed-once", "meta.listed-once-for-two-queries"],
+)
 def base_foo(server: FakeServer) -> None:
     """There is a second context in the namespace base."""
     server.change_exports(contexts=(Allocation(), UserContext("base:foo", [])))
 
 
-@mutant("meta.wildcard-lists-nothing", breaks=["META-022"], checks=["meta.base-wildcard-lists", "*"])
+@mutant("meta.wildcard-lists-nothing", breaks=["META-022"], checks=["meta.base-wildcard-lists", "meta.listed-once"])
 def wildcard_lists_nothing(server: FakeServer) -> None:
     """LIST_META_CONTEXT does not understand "base:"."""
     _answer(server, _LIST, lambda queries: queries == ("base:",), actions.ack())
 
 
-@mutant("meta.listed-twice", breaks=["META-023"], checks=["meta.listed-once", "*"])
+@mutant("meta.listed-twice", breaks=["META-023"], checks=["meta.listed-once"])
 def listed_twice(server: FakeServer) -> None:
     """The wildcard lists base:allocation twice."""
     context = actions.meta_context(_ALLOCATION)
@@ -143,13 +163,13 @@ def unknown_namespace_refused(server: FakeServer) -> None:
     _answer(server, _BOTH, lambda queries: queries == ("x-nosuch:foo",), actions.opt_error(Rep.ERR_UNKNOWN))
 
 
-@mutant("meta.no-query-lists-nothing", breaks=["META-061"], checks=["meta.no-query-lists-all", "*"])
+@mutant("meta.no-query-lists-nothing", breaks=["META-061"], checks=["meta.no-query-lists-all"])
 def no_query_lists_nothing(server: FakeServer) -> None:
     """LIST_META_CONTEXT without a query lists nothing."""
     _answer(server, _LIST, lambda queries: not queries, actions.ack())
 
 
-@mutant("meta.query-does-not-filter", breaks=["META-064"], checks=["meta.query-filters-list", "*"])
+@mutant("meta.query-does-not-filter", breaks=["META-064"], checks=["meta.query-filters-list", "meta.unknown-export"])
 def query_does_not_filter(server: FakeServer) -> None:
     """LIST_META_CONTEXT lists every context whatever the query."""
     _answer(
@@ -168,19 +188,42 @@ def list_gives_ids(server: FakeServer) -> None:
     _each_context(server, _LIST, lambda context: [replace(context, id=42)])
 
 
-@mutant("meta.reply-without-name", breaks=["REP-027"], checks=["meta.reply-format", "*"])
+@mutant(
+    "meta.reply-without-name",
+    breaks=["REP-027"],
+    checks=[
+        "meta.reply-format",
+        "meta.name-has-namespace",
+        "meta.namespace-is-registered",
+        "meta.listed-once",
+        "meta.listed-once-for-two-queries",
+        "meta.unknown-leaf-is-ignored",
+        "meta.unknown-namespace-is-ignored",
+        "meta.query-filters-list",
+        "status.one-chunk-per-context",
+        "status.req-one-gives-one",
+        "status.req-one-is-cut",
+        "extended.one-chunk-per-context",
+    ],
+)
 def reply_without_name(server: FakeServer) -> None:
     """A META_CONTEXT with an id and no name stands in front of the others."""
     change_option_plans(server, _LIST, lambda option, plan: (actions.opt_reply(Rep.META_CONTEXT, bytes(4)), *plan))
 
 
-@mutant("meta.set-unsaid", breaks=["META-079"], checks=["meta.set-answers-each-context", "*"])
+@mutant(
+    "meta.set-unsaid", breaks=["META-079"], checks=["meta.set-answers-each-context", "meta.twice-asked-once-selected"]
+)
 def set_unsaid(server: FakeServer) -> None:
     """What SET_META_CONTEXT selects it sends twice."""
     _each_context(server, _SET, lambda context: [context, context])
 
 
-@mutant("meta.same-ids", breaks=["META-080"], checks=["meta.ids-differ", "*"])
+@mutant(
+    "meta.same-ids",
+    breaks=["META-080"],
+    checks=["meta.ids-differ", "status.one-chunk-per-context", "extended.one-chunk-per-context"],
+)
 def same_ids(server: FakeServer) -> None:
     """All contexts have one id."""
     _each_context(server, _SET, lambda context: [replace(context, id=1)])
@@ -193,7 +236,7 @@ def selected_for_each_query(server: FakeServer) -> None:
     _answer(server, _SET, lambda queries: queries == (_ALLOCATION, _ALLOCATION), one, two, actions.ack())
 
 
-@mutant("meta.no-query-selects", breaks=["META-077"], checks=["meta.set-without-query-selects-nothing", "*"])
+@mutant("meta.no-query-selects", breaks=["META-077"], checks=["meta.set-without-query-selects-nothing"])
 def no_query_selects(server: FakeServer) -> None:
     """SET_META_CONTEXT without a query selects everything."""
     context = actions.meta_context(_ALLOCATION, id=1)
@@ -204,13 +247,13 @@ def _status_always(server: FakeServer) -> None:
     server.on(Cmd.BLOCK_STATUS, where=lambda asked: not asked.contexts).reply(actions.no_data())
 
 
-@mutant("meta.status-without-contexts", breaks=["META-008"], checks=["meta.unselected-is-refused", "*"])
+@mutant("meta.status-without-contexts", breaks=["META-008"], checks=["meta.unselected-is-refused"])
 def status_without_contexts(server: FakeServer) -> None:
     """BLOCK_STATUS succeeds although no context was selected."""
     _status_always(server)
 
 
-@mutant("meta.failure-keeps-selection", breaks=["META-072"], checks=["meta.failure-undoes-selection", "*"])
+@mutant("meta.failure-keeps-selection", breaks=["META-072"], checks=["meta.failure-undoes-selection"])
 def failure_keeps_selection(server: FakeServer) -> None:
     """A SET_META_CONTEXT that fails leaves the earlier selection valid."""
     server.configure(quirks={"keeps_contexts_after_failure"})
@@ -235,25 +278,25 @@ def selection_of_other_export(server: FakeServer) -> None:
     server.configure(quirks={"keeps_contexts_of_other_export"})
 
 
-@mutant("meta.list-malformed-unsupported", breaks=["META-055"], checks=["meta.list-malformed-is-invalid", "*"])
+@mutant("meta.list-malformed-unsupported", breaks=["META-055"], checks=["meta.list-malformed-is-invalid"])
 def list_malformed_unsupported(server: FakeServer) -> None:
     """LIST_META_CONTEXT that contradicts itself is unknown to the server."""
     _answer(server, _LIST, lambda queries: queries == ("?",), actions.opt_error(Rep.ERR_UNSUP))
 
 
-@mutant("meta.set-malformed-unsupported", breaks=["META-085"], checks=["meta.set-malformed-is-invalid", "*"])
+@mutant("meta.set-malformed-unsupported", breaks=["META-085"], checks=["meta.set-malformed-is-invalid"])
 def set_malformed_unsupported(server: FakeServer) -> None:
     """SET_META_CONTEXT that contradicts itself is unknown to the server."""
     _answer(server, _SET, lambda queries: queries == ("?",), actions.opt_error(Rep.ERR_UNSUP))
 
 
-@mutant("meta.set-without-structured", breaks=["META-062", "META-010"], checks=["meta.set-needs-structured", "*"])
+@mutant("meta.set-without-structured", breaks=["META-062", "META-010"], checks=["meta.set-needs-structured"])
 def set_without_structured(server: FakeServer) -> None:
     """Contexts can be selected before structured replies, and block status works then."""
     server.configure(quirks={"sets_contexts_without_structured"})
 
 
-@mutant("meta.unknown-export-served", breaks=["META-086"], checks=["meta.unknown-export", "*"])
+@mutant("meta.unknown-export-served", breaks=["META-086"], checks=["meta.unknown-export"])
 def unknown_export_served(server: FakeServer) -> None:
     """The contexts of an export that does not exist can be listed and selected."""
     change_option_plans(

@@ -44,13 +44,29 @@ def ack_with_data(server: FakeServer) -> None:
     change_replies(server, Rep.ACK, lambda data: b"bye!", option=Opt.ABORT)
 
 
-@mutant("option.list-two-finals", breaks=["OPT-018"], checks=["option.nothing-after-final", "*"])
+@mutant(
+    "option.list-two-finals",
+    breaks=["OPT-018"],
+    checks=["option.nothing-after-final", "option.errors-keep-the-session"],
+)
 def list_two_finals(server: FakeServer) -> None:
     """LIST ends with two acknowledgements."""
     server.on(Opt.LIST).pass_through().then(actions.ack())
 
 
-@mutant("option.error-length-short", breaks=["OPT-015"], checks=["option.error-length", "*"])
+@mutant(
+    "option.error-length-short",
+    breaks=["OPT-015"],
+    checks=[
+        "option.error-length",
+        "option.errors-keep-the-session",
+        "info.unknown-export",
+        "info.nothing-about-unknown-export",
+        "go.after-unknown-export",
+        "starttls.mode-stays",
+        "meta.unknown-export",
+    ],
+)
 def error_length_short(server: FakeServer) -> None:
     """The length of ERR_UNKNOWN counts one byte too few."""
     server.on_send(OptionReply, where={"type": Rep.ERR_UNKNOWN}).rewrite(
@@ -75,14 +91,20 @@ def unknown_is_invalid(server: FakeServer) -> None:
 @mutant(
     "option.unknown-data-left",
     breaks=["COMPAT-006", "OPT-005"],
-    checks=["option.unknown-data-is-skipped", "option.unknown-is-unsupported", "*"],
+    checks=[
+        "option.unknown-data-is-skipped",
+        "option.unknown-is-unsupported",
+        "starttls.mode-is-one-of-three",
+        "delivery.handshake-by-bytes",
+        "delivery.flags-and-option-at-once",
+    ],
 )
 def unknown_data_left(server: FakeServer) -> None:
     """The data of an unknown option are not skipped, and taken for the next option."""
     server.configure(quirks={"leaves_unknown_option_data"})
 
 
-@mutant("option.surplus-data-left", breaks=["OPT-054", "OPT-061"], checks=["list.with-data-stays-in-step", "*"])
+@mutant("option.surplus-data-left", breaks=["OPT-054", "OPT-061"], checks=["list.with-data-stays-in-step"])
 def surplus_data_left(server: FakeServer) -> None:
     """Data that came with an option that takes none are taken for the next option."""
     server.configure(quirks={"leaves_surplus_option_data"})
@@ -108,7 +130,11 @@ def abort_with_data_refused(server: FakeServer) -> None:
     server.on(Opt.ABORT, where=lambda option: option.data).reply(actions.opt_error(Rep.ERR_INVALID))
 
 
-@mutant("option.abort-stops-service", breaks=["OPT-044"], checks=["option.abort-without-waiting", "*"])
+@mutant(
+    "option.abort-stops-service",
+    breaks=["OPT-044"],
+    checks=["option.abort-without-waiting", "*"],
+)
 def abort_stops_service(server: FakeServer) -> None:
     """After the first ABORT no connection is greeted any more."""
     aborted: list[Option] = []
@@ -121,7 +147,18 @@ def abort_stops_service(server: FakeServer) -> None:
     server.on(Moment.CONNECT, where=lambda session: bool(aborted)).reply(actions.close())
 
 
-@mutant("option.error-ends-session", breaks=["TERM-009"], checks=["option.errors-keep-the-session", "*"])
+@mutant(
+    "option.error-ends-session",
+    breaks=["TERM-009"],
+    checks=[
+        "option.errors-keep-the-session",
+        "option.error-length",
+        "info.unknown-export",
+        "info.nothing-about-unknown-export",
+        "go.after-unknown-export",
+        "starttls.mode-stays",
+    ],
+)
 def error_ends_session(server: FakeServer) -> None:
     """The connection ends after ERR_UNKNOWN."""
     for option in (Opt.INFO, Opt.GO):
@@ -197,7 +234,17 @@ def list_without_the_export(server: FakeServer) -> None:
     server.configure(exports=(replace(exports[0], name="hidden", listed=False, size=None), *exports[1:]))
 
 
-@mutant("list.name-length-too-large", breaks=["REP-004"], checks=["list.name-length-fits", "*"])
+@mutant(
+    "list.name-length-too-large",
+    breaks=["REP-004"],
+    checks=[
+        "list.name-length-fits",
+        "list.one-reply-per-export",
+        "list.names-can-be-opened",
+        "list.agrees-with-info-name",
+        "list.agrees-with-info-description",
+    ],
+)
 def list_name_length_too_large(server: FakeServer) -> None:
     """The length of a listed name counts its own four bytes."""
     change_replies(
@@ -205,7 +252,7 @@ def list_name_length_too_large(server: FakeServer) -> None:
     )
 
 
-@mutant("list.other-names", breaks=["REP-006"], checks=["list.names-can-be-opened", "*"])
+@mutant("list.other-names", breaks=["REP-006"], checks=["list.names-can-be-opened"])
 def list_other_names(server: FakeServer) -> None:
     """Exports are listed with a prefix that opens nothing."""
     server.on(Opt.LIST).rewrite(
@@ -221,7 +268,9 @@ def list_data_ignored(server: FakeServer) -> None:
     server.on(Opt.LIST, where=lambda option: option.data).reply(actions.ack())
 
 
-@mutant("list.other-canonical-name", breaks=["REP-018"], checks=["list.agrees-with-info-name", "*"])
+@mutant(
+    "list.other-canonical-name", breaks=["REP-018"], checks=["list.agrees-with-info-name", "info.name-opens-the-export"]
+)
 def list_other_canonical_name(server: FakeServer) -> None:
     """INFO_NAME gives a name that the list does not have."""
     server.change_exports(canonical_name="somewhere-else")

@@ -49,25 +49,48 @@ def unknown_export_crashes(server: FakeServer) -> None:
     _is_the_end(server, Opt.EXPORT_NAME, data=b"no-such")
 
 
-@mutant("published.error-of-4-gib", breaks=["OPT-015"], checks=["option.error-length", "*"])
+@mutant(
+    "published.error-of-4-gib",
+    breaks=["OPT-015"],
+    checks=[
+        "option.error-length",
+        "option.errors-keep-the-session",
+        "info.unknown-export",
+        "info.nothing-about-unknown-export",
+        "go.after-unknown-export",
+        "starttls.mode-stays",
+        "meta.unknown-export",
+    ],
+)
 def error_of_4_gib(server: FakeServer) -> None:
     """The length of an error with a text is 2^32-1."""
     server.on_send(OptionReply, where={"type": Rep.ERR_UNKNOWN}).rewrite(lambda reply: reply.encode(length=0xFFFF_FFFF))
 
 
-@mutant("published.talks-instead-of-greeting", breaks=["HS-007"], checks=["greeting.nbd-magic", "*"])
+@mutant(
+    "published.talks-instead-of-greeting", breaks=["HS-007"], checks=["greeting.nbd-magic", "greeting.option-magic"]
+)
 def talks_instead_of_greeting(server: FakeServer) -> None:
     """An assertion's text comes in place of the greeting."""
     server.on(Moment.GREETING).reply(actions.raw(b"Bail out! ERROR: assertion failed: (socket >= 0)\n"))
 
 
-@mutant("published.unknown-command-unanswered", breaks=["ERR-029"], checks=["command.unknown-is-einval", "*"])
+@mutant(
+    "published.unknown-command-unanswered",
+    breaks=["ERR-029"],
+    checks=[
+        "command.unknown-is-einval",
+        "reply.simple-has-no-payload",
+        "command.errors-keep-the-session",
+        "reply.known-magic",
+    ],
+)
 def unknown_command_unanswered(server: FakeServer) -> None:
     """An unknown command is not answered."""
     server.on(Cmd(0x7FFF)).reply()
 
 
-@mutant("published.refusal-leaves-infos", breaks=["TERM-009"], checks=["option.errors-keep-the-session", "*"])
+@mutant("published.refusal-leaves-infos", breaks=["TERM-009"], checks=["option.errors-keep-the-session"])
 def refusal_leaves_infos(server: FakeServer) -> None:
     """What INFO asked for is taken for an option of its own after the export was refused."""
     server.on(Opt.INFO, where=lambda option: option.data.endswith(b"\0\3")).rewrite(
@@ -113,13 +136,23 @@ def nothing_after_write(server: FakeServer) -> None:
     server.on(Cmd.WRITE, nth=1, per_connection=True).pass_through().then(actions.stall())
 
 
-@mutant("published.list-without-ack", breaks=["OPT-050"], checks=["list.one-reply-per-export", "*"])
+@mutant(
+    "published.list-without-ack",
+    breaks=["OPT-050"],
+    checks=[
+        "list.one-reply-per-export",
+        "option.nothing-after-final",
+        "option.errors-keep-the-session",
+        "list.is-served-or-forbidden",
+        "starttls.mode-is-one-of-three",
+    ],
+)
 def list_without_ack(server: FakeServer) -> None:
     """The list of exports has no end."""
     server.on_send(OptionReply, where=lambda reply: reply.option == Opt.LIST and reply.type == Rep.ACK).drop()
 
 
-@mutant("published.short-name-length", breaks=["OPT-090"], checks=["info.unknown-export", "*"])
+@mutant("published.short-name-length", breaks=["OPT-090"], checks=["info.unknown-export"])
 def short_name_length(server: FakeServer) -> None:
     """The length of a name is read as one byte: what follows is nonsense, and refused as that."""
     server.on_send(OptionReply, where={"type": Rep.ERR_UNKNOWN}).rewrite(

@@ -58,7 +58,7 @@ def error_cookie_lost(server: FakeServer) -> None:
     )
 
 
-@mutant("reply.structured-unasked", breaks=["RPL-002", "RPL-020"], checks=["reply.only-simple", "*"])
+@mutant("reply.structured-unasked", breaks=["RPL-002", "RPL-020"], checks=["reply.only-simple"])
 def structured_unasked(server: FakeServer) -> None:
     """Errors are chunks although structured replies were not negotiated."""
     server.on_send(SimpleReply, where=lambda reply: reply.error == Errno.EINVAL).rewrite(
@@ -68,7 +68,11 @@ def structured_unasked(server: FakeServer) -> None:
     )
 
 
-@mutant("reply.read-stays-simple", breaks=["RPL-021", "OPT-112"], checks=["reply.payload-is-structured", "*"])
+@mutant(
+    "reply.read-stays-simple",
+    breaks=["RPL-021", "OPT-112"],
+    checks=["reply.payload-is-structured", "reply.read-is-never-simple"],
+)
 def read_stays_simple(server: FakeServer) -> None:
     """Small READs get a simple reply although structured replies were negotiated."""
 
@@ -80,7 +84,11 @@ def read_stays_simple(server: FakeServer) -> None:
     change_actions(server, _READ, actions.Data, answered)
 
 
-@mutant("reply.read-error-simple", breaks=["RPL-022"], checks=["reply.read-is-never-simple", "*"])
+@mutant(
+    "reply.read-error-simple",
+    breaks=["RPL-022"],
+    checks=["reply.read-is-never-simple", "reply.errors-are-structured", "chunk.failure-has-error"],
+)
 def read_error_simple(server: FakeServer) -> None:
     """READ that fails gets a simple reply although structured replies were negotiated."""
     change_actions(
@@ -105,7 +113,15 @@ def errors_simple(server: FakeServer) -> None:
 @mutant(
     "reply.payload-after-error",
     breaks=["RPL-011", "RPL-016", "CMD-013"],
-    checks=["reply.simple-has-no-payload", "read.error-has-no-payload", "*"],
+    checks=[
+        "reply.simple-has-no-payload",
+        "read.error-has-no-payload",
+        "read.past-end-fails",
+        "reply.echoes-cookie",
+        "command.errors-keep-the-session",
+        "boundary.read",
+        "boundary.clamped-is-not-served",
+    ],
 )
 def payload_after_error(server: FakeServer) -> None:
     """A simple error reply to READ is followed by the data."""
@@ -119,7 +135,21 @@ def payload_after_error(server: FakeServer) -> None:
     )
 
 
-@mutant("reply.something-later", breaks=["RPL-029"], checks=["reply.nothing-unasked", "*"])
+@mutant(
+    "reply.something-later",
+    breaks=["RPL-029"],
+    checks=[
+        "reply.nothing-unasked",
+        "write.of-every-length",
+        "write.of-odd-length",
+        "write.refused-payload-is-skipped",
+        "write.flag-refused-payload-is-skipped",
+        "disconnect.closes",
+        "in-step.write-past-the-end",
+        "in-step.write-at-2-to-the-63",
+        "in-step.write-at-the-last-offset",
+    ],
+)
 def something_later(server: FakeServer) -> None:
     """A moment after the reply to a READ another one comes."""
     server.on(Cmd.READ, where=lambda asked: asked.length == 512, nth=1, per_connection=True).pass_through().then(
@@ -183,7 +213,11 @@ def empty_data(server: FakeServer) -> None:
     )
 
 
-@mutant("chunk.data-outside", breaks=["RPL-062", "CMD-024"], checks=["chunk.data-is-inside", "*"])
+@mutant(
+    "chunk.data-outside",
+    breaks=["RPL-062", "CMD-024"],
+    checks=["chunk.data-is-inside", "chunk.success-is-whole", "df.one-chunk", "df.mixed-range-is-data"],
+)
 def data_outside(server: FakeServer) -> None:
     """A READ of two units and more brings one more unit than was asked for."""
     change_actions(
@@ -194,7 +228,11 @@ def data_outside(server: FakeServer) -> None:
     )
 
 
-@mutant("chunk.data-overlaps", breaks=["RPL-063"], checks=["chunk.data-does-not-overlap", "*"])
+@mutant(
+    "chunk.data-overlaps",
+    breaks=["RPL-063"],
+    checks=["chunk.data-does-not-overlap", "chunk.success-is-whole", "df.one-chunk", "df.mixed-range-is-data"],
+)
 def data_overlaps(server: FakeServer) -> None:
     """The last 512 bytes of a READ come twice."""
     change_actions(
@@ -212,7 +250,7 @@ def _hole_instead(server: FakeServer, change: Callable[[Asked], list[Action]]) -
     ).rewrite(lambda asked, plan: [*plan, *change(asked)] if not isinstance(plan[0], actions.Error) else plan)
 
 
-@mutant("chunk.long-hole", breaks=["RPL-065"], checks=["chunk.hole-length", "*"])
+@mutant("chunk.long-hole", breaks=["RPL-065"], checks=["chunk.hole-length", "chunk.hole-is-not-empty"])
 def long_hole(server: FakeServer) -> None:
     """OFFSET_HOLE has a 64-bit size."""
     _hole_instead(
@@ -220,13 +258,13 @@ def long_hole(server: FakeServer) -> None:
     )
 
 
-@mutant("chunk.hole-outside", breaks=["RPL-067"], checks=["chunk.hole-is-inside", "*"])
+@mutant("chunk.hole-outside", breaks=["RPL-067"], checks=["chunk.hole-is-inside", "chunk.success-is-whole"])
 def hole_outside(server: FakeServer) -> None:
     """OFFSET_HOLE reaches past the request."""
     _hole_instead(server, lambda asked: [actions.hole(at=asked.offset + asked.length, length=512)])
 
 
-@mutant("chunk.hole-overlaps", breaks=["RPL-068"], checks=["chunk.hole-does-not-overlap", "*"])
+@mutant("chunk.hole-overlaps", breaks=["RPL-068"], checks=["chunk.hole-does-not-overlap", "chunk.success-is-whole"])
 def hole_overlaps(server: FakeServer) -> None:
     """A range is said to be a hole after its data were sent."""
     _hole_instead(server, lambda asked: [actions.hole(at=asked.offset, length=512)])
@@ -246,7 +284,11 @@ def data_for_cache(server: FakeServer) -> None:
     ).reply(actions.data(at=0, length=512))
 
 
-@mutant("chunk.tail-missing", breaks=["CMD-031"], checks=["chunk.success-is-whole", "*"])
+@mutant(
+    "chunk.tail-missing",
+    breaks=["CMD-031"],
+    checks=["chunk.success-is-whole", "read.of-every-length", "data.shadow-copy", "data.zeroes-and-data-side-by-side"],
+)
 def tail_missing(server: FakeServer) -> None:
     """The last chunk of a READ of several is left out."""
     server.on(Cmd.READ, where=lambda asked: asked.frames is Frames.STRUCTURED).rewrite(
@@ -264,7 +306,7 @@ def _other_error(server: FakeServer, change: Callable[[Asked, actions.Error], li
     )
 
 
-@mutant("chunk.short-error", breaks=["RPL-102"], checks=["chunk.error-length", "*"])
+@mutant("chunk.short-error", breaks=["RPL-102"], checks=["chunk.error-length", "chunk.error-message-fits"])
 def short_error(server: FakeServer) -> None:
     """ERROR has no message length."""
     _other_error(server, lambda asked, each: [actions.chunk(ReplyType.ERROR, int(each.errno).to_bytes(4, "big"))])
@@ -328,7 +370,11 @@ def error_offset_twice(server: FakeServer) -> None:
     _placed(server, lambda asked, each: [actions.error(each.errno, at=asked.offset)] * 2)
 
 
-@mutant("chunk.error-offset-for-unknown", breaks=["RPL-113"], checks=["chunk.error-offset-answers-ranges", "*"])
+@mutant(
+    "chunk.error-offset-for-unknown",
+    breaks=["RPL-113"],
+    checks=["chunk.error-offset-answers-ranges", "chunk.error-offset-is-inside"],
+)
 def error_offset_for_unknown(server: FakeServer) -> None:
     """An unknown command is answered with ERROR_OFFSET."""
     server.on_send(
@@ -374,7 +420,7 @@ def odd_cuts(server: FakeServer) -> None:
     )
 
 
-@mutant("extended.simple-error", breaks=["EXT-009"], checks=["extended.every-reply", "*"])
+@mutant("extended.simple-error", breaks=["EXT-009"], checks=["extended.every-reply"])
 def extended_simple_error(server: FakeServer) -> None:
     """Under extended headers FLUSH gets a simple reply."""
     server.on(Cmd.FLUSH, where=lambda asked: asked.frames is Frames.EXTENDED).reply(actions.simple())
@@ -403,7 +449,11 @@ def wrong_length(server: FakeServer) -> None:
     server.on_send(ExtendedReply, where={"type": ReplyType.OFFSET_HOLE}).mangle(length=4)
 
 
-@mutant("df.ignored", breaks=["CMD-050", "SIZE-032"], checks=["df.one-chunk", "*"])
+@mutant(
+    "df.ignored",
+    breaks=["CMD-050", "SIZE-032"],
+    checks=["df.one-chunk", "chunk.data-does-not-overlap", "chunk.success-is-whole", "df.mixed-range-is-data"],
+)
 def df_ignored(server: FakeServer) -> None:
     """DF is ignored: what is read comes in two chunks."""
     server.on(Cmd.READ, where=lambda asked: CmdFlag.DF in asked.flags and asked.length > 1024).reply(
@@ -417,7 +467,11 @@ def df_hole_for_mixed(server: FakeServer) -> None:
     server.on(Cmd.READ, where=lambda asked: CmdFlag.DF in asked.flags and asked.length > 1024).reply(actions.hole())
 
 
-@mutant("df.64-kib-refused", breaks=["CMD-055"], checks=["df.64-kib-is-served", "*"])
+@mutant(
+    "df.64-kib-refused",
+    breaks=["CMD-055"],
+    checks=["df.64-kib-is-served", "df.mixed-range-is-data", "error.eoverflow-only-for-long"],
+)
 def df_64_kib_refused(server: FakeServer) -> None:
     """A READ with DF of 65536 bytes is too long."""
     server.on(Cmd.READ, where=lambda asked: CmdFlag.DF in asked.flags and asked.length == 65536).reply(
