@@ -46,6 +46,14 @@ def test_odd_extents_are_no_fault_of_the_checks(name: str) -> None:
     assert [result.message for result in results if result.outcome is Outcome.ERROR] == []
 
 
+@pytest.mark.parametrize(
+    ("name", "check"), [("chunk.done-first", "data.shadow-copy"), ("size.minimum-128-kib", "df.mixed-range-is-data")]
+)
+def test_short_data_and_large_blocks_are_no_fault_of_the_checks(name: str, check: str) -> None:
+    with target_of(CONFIGURATIONS["full"], change=OURS[name].apply) as target:
+        assert run_check(CHECKS[check], target).outcome is not Outcome.ERROR
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_a_bug_is_seen_by_the_checks_named_for_it(name: str) -> None:
     made = OURS[name]

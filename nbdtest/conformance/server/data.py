@@ -61,7 +61,7 @@ class Shadow:
         """Read somewhere, or everything, and complain unless it is what was stored."""
         at, length = (0, len(self.data)) if whole else self.stretch()
         seen = bytearray(read_back(session, self.start + at, length))
-        for position in range(length):
+        for position in range(len(seen)):
             if not self.known[at + position]:
                 seen[position] = self.data[at + position]
         expect_bytes(bytes(seen), bytes(self.data[at : at + length]), "READ", offset=self.start + at)
