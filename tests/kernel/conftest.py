@@ -59,6 +59,7 @@ class Guest:
         command = [sys.executable, "-m", "tests.kernel.uml", "--timeout", str(GUEST_LIMIT_S)]
         command += ["--writable", self._directory.name]
         command += ["--", sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--no-header"]
+        command += ["-m", config.option.markexpr]  # without it the guest would leave out what takes long
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
                 command + [item.nodeid for item in items],
