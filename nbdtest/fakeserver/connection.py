@@ -103,7 +103,7 @@ class Connection:
         if self.tls_layer is not None and self.tls_layer.is_forsaken(data):
             self.tls_layer = None
         if self.tls_layer is not None:
-            self._decrypt(self.tls_layer, data)
+            self._guarded(partial(self._decrypt, self.tls_layer, data))
         else:
             self._guarded(partial(self._understand, data))
         self.flush()
@@ -149,9 +149,13 @@ class Connection:
         self.closed = True
         self.journal.event(self.number, monotonic_s(), "RST" if rst else "FIN")
         if self.tls_layer is not None and not self.engine.cut_short and not self._unsent:
-            with suppress(OSError):  # the client has gone, or does not read: the notice is a courtesy
-                self.stream.raw_socket.send(self.tls_layer.goodbye(), _FLAGS)
+            self._guarded(partial(self._say_goodbye, self.tls_layer))
         self.stream.cut(rst=rst)
+
+    def _say_goodbye(self, layer: TLSLayer) -> None:
+        notice = layer.goodbye()
+        with suppress(OSError):  # the client has gone, or does not read: the notice is a courtesy
+            self.stream.raw_socket.send(notice, _FLAGS)
 
     def _collect(self) -> None:
         pieces = self.engine.data_to_send(monotonic_s())
@@ -223,7 +227,7 @@ class Connection:
             return
         self._end_seen = True
         if (layer := self.tls_layer) is not None:
-            self._decrypt(layer, None)
+            self._guarded(partial(self._decrypt, layer, None))
             self._judge_tls_end(layer)
         self._guarded(lambda: self.engine.receive_end(monotonic_s()))
         self.flush()

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 from nbdtest.errors import TimedOut, TransportError
@@ -29,6 +30,10 @@ class Served(Protocol):
     """What a loop serves: a connection, in one of its guises."""
 
     closed: bool
+
+    @property
+    def number(self) -> int:
+        """Counted from 1 over the life of the server."""
 
     @property
     def descriptor(self) -> int:
@@ -77,17 +82,20 @@ class Loop:
     """Serves listeners and connections in one thread until it is stopped.
 
     `accepted` makes a connection of a new stream; `settled` is asked after each step whether the connection is taken
-    away from this loop.
+    away from this loop. `broken` is told the number of the connection, 0 if none, in whose service an exception was
+    raised; that connection is ended, and everybody else is still served.
     """
 
     def __init__(
         self,
+        broken: Callable[[int, Exception], None],
         *,
         accepted: Callable[[SocketStream], Served | None] = lambda stream: None,
         settled: Callable[[Served], bool] = lambda connection: False,
         name: str = "nbdtest-fakeserver",
         ends_when_empty: bool = False,
     ) -> None:
+        self._broken = broken
         self._accepted = accepted
         self._settled = settled
         self._selector = selectors.DefaultSelector()
@@ -152,8 +160,7 @@ class Loop:
 
         def let_go() -> None:
             for connection in list(self._connections):
-                connection.release(name)
-                self._settle(connection)
+                self._step(connection, partial(connection.release, name))
 
         self.call(let_go)
 
@@ -195,8 +202,7 @@ class Loop:
             if listener.fileno() in self._selector.get_map():
                 self._selector.unregister(listener)
         for connection in list(self._connections):
-            connection.shut_down()
-            self._settle(connection)
+            self._step(connection, connection.shut_down)
 
     def _all_told(self) -> bool:
         """Whether nobody has to be waited for any more."""
@@ -217,7 +223,10 @@ class Loop:
         with suppress(BlockingIOError):
             os.read(self._wake_read, 4096)
         while self._calls:
-            self._calls.popleft()()
+            try:
+                self._calls.popleft()()
+            except Exception as error:  # noqa: BLE001 - the edge of a thread: it is raised again when the server is verified
+                self._broken(0, error)
 
     def _accept(self, listener: Listener) -> None:
         try:
@@ -229,7 +238,12 @@ class Loop:
             if isinstance(error.__cause__, OSError) and error.__cause__.errno in _NO_ROOM:
                 self._waiting_for_room.append(listener)
             return
-        connection = self._accepted(stream)
+        try:
+            connection = self._accepted(stream)
+        except Exception as error:  # noqa: BLE001 - see above
+            self._broken(0, error)
+            stream.close()
+            return
         if connection is not None:
             self._take(connection, begin=True)
 
@@ -243,25 +257,42 @@ class Loop:
             connection.close()
             return
         self._connections[connection] = 0
-        if begin:
-            connection.start()
-            # Clients that know what they want have sent it by the time they are accepted.
-        self._settle(connection)
+        # Clients that know what they want have sent it by the time they are accepted.
+        self._step(connection, connection.start if begin else None)
 
     def _serve(self, connection: Served) -> None:
-        if connection.wants_write:
-            connection.flush()
-        if not connection.closed and connection.wants_read:
-            connection.receive(self._buffer)
-        self._settle(connection)
+        def exchange() -> None:
+            if connection.wants_write:
+                connection.flush()
+            if not connection.closed and connection.wants_read:
+                connection.receive(self._buffer)
+
+        self._step(connection, exchange)
 
     def _serve_timed(self) -> None:
         if not self._timed:
             return
         now = monotonic_s()
         for connection in [each for each in self._timed if each.wake_at <= now]:
-            connection.flush()
+            self._step(connection, connection.flush)
+
+    def _step(self, connection: Served, step: Callable[[], object] | None) -> None:
+        """Let the connection do something, and see what it waits for then. If it cannot, it is ended."""
+        try:
+            if step is not None:
+                step()
             self._settle(connection)
+        except Exception as error:  # noqa: BLE001 - see above
+            self._broken(connection.number, error)
+            if connection in self._connections:
+                self._let_go(connection)
+            self._close(connection.successor or connection)
+
+    def _close(self, connection: Served) -> None:
+        try:
+            connection.close()
+        except Exception as error:  # noqa: BLE001 - see above
+            self._broken(connection.number, error)
 
     def _settle(self, connection: Served) -> None:
         """Bring the selector and the list of times up to date with what the connection waits for now."""
@@ -301,7 +332,11 @@ class Loop:
 
     def _end(self) -> None:
         for connection in list(self._connections):
-            self._sweep(connection).close()
+            try:
+                connection = self._sweep(connection)
+            except Exception as error:  # noqa: BLE001 - see above
+                self._broken(connection.number, error)
+            self._close(connection)
         for listener in self._listeners:
             listener.close()
         self._selector.close()

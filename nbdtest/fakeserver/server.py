@@ -14,7 +14,7 @@ import contextlib
 import dataclasses
 import socket
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -32,6 +32,7 @@ from nbdtest.fakeserver.quirks import Quirks
 from nbdtest.fakeserver.rules import Rule, RuleBook, SendRule, Trigger, Where
 from nbdtest.fakeserver.script import Peer, Script
 from nbdtest.fakeserver.session import Session
+from nbdtest.fakeserver.tls import TLSQuirks
 from nbdtest.model import CustomDisk, Disk, MemoryDisk
 from nbdtest.net.addresses import Address, TCPAddress, UnixAddress
 from nbdtest.net.clock import monotonic_s
@@ -73,11 +74,14 @@ class FakeServer:
             exports: what is served; without any, one export named "" with `size` bytes of memory or with `disk`.
             tolerate: requirement ids (or "*") whose violation by a client does not fail the verification.
             tls: what STARTTLS needs; the setting `tls_mode` says when it is offered.
-            settings: fields of `Settings`.
+            settings: fields of `Settings`, as `configure` takes them.
+
+        Raises:
+            UsageError: there is no such setting or quirk, or it cannot be that.
         """
         if exports and (size is not None or disk is not None):
             raise UsageError("size= and disk= are for the default export: give each Export its own")
-        self.settings = Settings(exports=exports or (Export(size=size, disk=disk),), **settings)
+        self.settings = _changed(Settings(exports=exports or (Export(size=size, disk=disk),)), settings)
         self.journal = Journal(began=monotonic_s()) if journal is None else journal
         self.rules = RuleBook()
         self.tolerated = set(tolerate)
@@ -203,15 +207,9 @@ class FakeServer:
         """Change settings, for connections from now on; `quirks` may be a set of names.
 
         Raises:
-            UsageError: there is no such setting or quirk.
+            UsageError: there is no such setting or quirk, or it cannot be that.
         """
-        try:
-            quirks = changes.get("quirks")
-            if quirks is not None and not isinstance(quirks, Quirks):
-                changes["quirks"] = Quirks(**dict.fromkeys(quirks, True))
-            self.settings = dataclasses.replace(self.settings, **changes)
-        except TypeError as error:
-            raise UsageError(str(error)) from error
+        self.settings = _changed(self.settings, changes)
 
     def change_exports(self, **changes: Any) -> None:
         """Change fields of all exports, for connections from now on; the disks stay unless they are changed."""
@@ -312,9 +310,12 @@ class FakeServer:
 
     def _begin(self) -> Loop:
         if self._loop is None:
-            self._loop = Loop(accepted=self._accepted, settled=self._moves_away)
+            self._loop = Loop(self._note_problem, accepted=self._accepted, settled=self._moves_away)
             self._loop.start()
         return self._loop
+
+    def _note_problem(self, connection: int, error: Exception) -> None:
+        self.journal.problem(connection, monotonic_s(), error, "serving")
 
     def _accepted(self, stream: SocketStream) -> Served | None:
         """Make a guest or a connection of a new stream, unless a script takes it. In the loop's thread."""
@@ -397,7 +398,7 @@ class FakeServer:
         if export is None or connection.wants_write:
             return False
         if isinstance(export.disk, CustomDisk):
-            loop = Loop(name="nbdtest-fakeserver-disk", ends_when_empty=True)
+            loop = Loop(self._note_problem, name="nbdtest-fakeserver-disk", ends_when_empty=True)
             with self._lock:
                 if self._loop is None:
                     return False
@@ -462,3 +463,19 @@ class FakeServer:
         thread.join(5.0)
         if thread.is_alive():
             self._stuck.append(f"the {what} thread {thread.name} does not end")
+
+
+def _changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """The settings with these changes; quirks may be given by their names."""
+    tls_quirks = changes.get("tls_quirks", settings.tls_quirks)
+    if not isinstance(tls_quirks, TLSQuirks):
+        raise UsageError(f"tls_quirks= takes a TLSQuirks, not {tls_quirks!r}")
+    quirks = changes.get("quirks", settings.quirks)
+    if isinstance(quirks, str):
+        raise UsageError(f"quirks= takes a Quirks or a set of names, not the string {quirks!r}")
+    try:
+        if not isinstance(quirks, Quirks):
+            quirks = Quirks(**dict.fromkeys(quirks, True))
+        return dataclasses.replace(settings, **{**changes, "quirks": quirks})
+    except TypeError as error:
+        raise UsageError(str(error)) from error

@@ -18,6 +18,8 @@ from nbdtest.fakeserver import (
     Export,
     FakeServer,
     Moment,
+    Quirks,
+    TLSMode,
     VerificationFailed,
     close,
     cut,
@@ -28,7 +30,12 @@ from nbdtest.fakeserver import (
     pass_through,
     release,
 )
+from nbdtest.fakeserver.connection import Connection
+from nbdtest.fakeserver.tls import TLSLayer
+from nbdtest.fixtures.pki import PSKMaterial
 from nbdtest.model import DiskError, MemoryDisk
+from nbdtest.net.stream import SocketStream
+from nbdtest.net.tls import server_context
 from nbdtest.net.uri import NBDURI
 from nbdtest.wire import Cmd, Errno, Opt, Request
 from tests.fakeserver.wire_client import WireClient
@@ -141,6 +148,21 @@ class TestLife:
             FakeServer(Export(), size=512)
         with pytest.raises(UsageError, match="no_such"):
             FakeServer().configure(quirks={"no_such"})
+        with pytest.raises(UsageError, match="no_such"):
+            FakeServer(quirks={"no_such"})
+        with pytest.raises(UsageError, match="no_such"):
+            FakeServer(no_such=1)
+        with pytest.raises(UsageError, match="not the string 'forgets_writes'"):
+            FakeServer(quirks="forgets_writes")
+        with pytest.raises(UsageError, match="not iterable"):
+            FakeServer(quirks=1)
+        with pytest.raises(UsageError, match="takes a TLSQuirks"):
+            FakeServer(tls_quirks={"ignores_starttls"})
+
+    def test_quirks_are_given_by_name_from_the_start(self) -> None:
+        with FakeServer(size=512, quirks={"forgets_writes"}) as server:
+            assert server.settings.quirks == Quirks(forgets_writes=True)
+            connected(server).open().leave()
 
     def test_importing_it_loads_the_standard_library_only(self) -> None:
         code = (
@@ -427,3 +449,64 @@ class TestEnds:
             client.request(Cmd.FLUSH)
             assert len(client.rest()) == 5
             client.socket.close()
+
+
+class TestTrouble:
+    """Exceptions in the serving thread end the connection that they belong to, are told, and spare everybody else."""
+
+    def verified(self, server: FakeServer, *told: str) -> None:
+        unix(server.path).open().leave()
+        server.stop()
+        assert len(server.journal.problems) == 1
+        assert [text for text in told if text not in server.journal.problems[0]] == []
+        with pytest.raises(VerificationFailed, match=told[-1]):
+            server.verify()
+
+    def test_in_a_step_of_a_connection(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        correct = Connection.flush
+
+        def flush(connection: Connection) -> None:
+            if connection.number == 1:
+                raise RuntimeError("no flush")
+            correct(connection)
+
+        monkeypatch.setattr(Connection, "flush", flush)
+        server = FakeServer(size=512).start()
+        with connected(server) as client:
+            assert client.rest() == b""
+        self.verified(server, "connection 1", "no flush")
+
+    def test_in_tls(self, monkeypatch: pytest.MonkeyPatch, nbd_psk: PSKMaterial) -> None:
+        def incoming(layer: TLSLayer, data: bytes) -> None:
+            raise RuntimeError("no decryption")
+
+        monkeypatch.setattr(TLSLayer, "incoming", incoming)
+        server = FakeServer(size=512, tls=server_context(nbd_psk.server()), tls_mode=TLSMode.SELECTIVE).start()
+        with unix(server.path).greet() as client:
+            client.option(Opt.STARTTLS)
+            client.say(b"hello")
+            assert client.rest() == b""
+        self.verified(server, "connection 1", "no decryption")
+
+    def test_in_accepting(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        server = FakeServer(size=512)
+        correct, streams = server._numbered, []
+
+        def numbered(stream: SocketStream) -> int | None:
+            streams.append(stream)
+            if len(streams) == 1:
+                raise RuntimeError("no number")
+            return correct(stream)
+
+        monkeypatch.setattr(server, "_numbered", numbered)
+        with unix(server.path) as client:
+            assert client.rest() == b""
+        self.verified(server, "no number")
+
+    def test_in_a_call(self) -> None:
+        def step() -> None:
+            raise RuntimeError("no call")
+
+        server = FakeServer(size=512)
+        server._begin().call(step)
+        self.verified(server, "no call")
