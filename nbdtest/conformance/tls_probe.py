@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from nbdtest.conformance.capability import Capability
 from nbdtest.conformance.negotiation import Negotiation
@@ -19,6 +20,7 @@ from nbdtest.conformance.verdict import Complaint, NoAnswer, NotApplicable
 from nbdtest.errors import Disconnected, TimedOut, TransportError
 from nbdtest.net.clock import Deadline
 from nbdtest.net.tls import PSK, ClientCredentials, TLSTruncated, VersionRange, client_context, start_tls
+from nbdtest.net.tls.credentials import CA_CERT
 from nbdtest.wire import Opt
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "shake_hands",
     "starting_tls",
     "under_tls",
+    "unwanted_clients",
     "wrong_credentials",
 ]
 
@@ -66,6 +69,29 @@ def wrong_credentials(t: ServerTarget) -> Iterator[tuple[str, ClientCredentials]
         yield "an unknown identity", replace(right, identity="nbdtest-nobody")
     else:
         yield "a client that expects another name", replace(right, hostname="nbdtest.invalid", verify_peer=True)
+
+
+def unwanted_clients(t: ServerTarget) -> Iterator[tuple[str, ClientCredentials]]:
+    """Clients that no server may let in which demands certificates of them, the one without any first.
+
+    The throw-away certificates of `{pki}` have their flawed siblings beside them.
+
+    Raises:
+        NotApplicable: there are none.
+    """
+    right = _credentials(t)
+    if isinstance(right, PSK):
+        raise NotApplicable("the server has keys, no certificates")
+    beside = Path(right.directory or "").parent
+    for name, what in (
+        ("ca-only", "no certificate"),
+        ("wrong-ca", "a stranger's certificate"),
+        ("expired", "a certificate that has expired"),
+        ("not-yet-valid", "a certificate that is not valid yet"),
+    ):
+        if not (beside / name / CA_CERT).is_file():
+            raise NotApplicable("no flawed certificates for clients are known")
+        yield what, replace(right, directory=str(beside / name))
 
 
 @contextmanager

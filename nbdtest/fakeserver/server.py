@@ -39,7 +39,7 @@ from nbdtest.net.clock import monotonic_s
 from nbdtest.net.scratch import ScratchDirectory
 from nbdtest.net.sockets import Listener, listen
 from nbdtest.net.stream import Arrival, SocketStream
-from nbdtest.net.tls import TLSContext
+from nbdtest.net.tls import ServerCredentials, ServerPSK, ServerX509, TLSContext, server_context
 from nbdtest.wire import Message
 
 __all__ = ["FakeServer", "VerificationFailed"]
@@ -215,6 +215,12 @@ class FakeServer:
         """Change fields of all exports, for connections from now on; the disks stay unless they are changed."""
         changed = tuple(dataclasses.replace(e, **{"size": None, **changes}) for e in self.settings.exports)
         self.configure(exports=changed)
+
+    def change_credentials(self, change: Callable[[ServerCredentials], ServerCredentials]) -> None:
+        """Change what the server has for TLS, for connections from now on; nothing if it has no TLS."""
+        known = self._tls
+        if known is not None and isinstance(known.credentials, ServerX509 | ServerPSK):
+            self._tls = server_context(change(known.credentials), known.versions, tickets=known.tickets)
 
     def script(self, function: Callable[[Peer], None]) -> Callable[[Peer], None]:
         """Let `function(peer)` play the next connection that has no script yet. A decorator."""

@@ -26,6 +26,8 @@ ALL = {item.id: item for item in each_check()}
 CHECKS = {id: item for id, item in ALL.items() if item.family in FAMILIES}
 MADE_ELSEWHERE = ("starttls.answered-twice", "starttls.data-left")  # need no credentials
 OURS = {n: made for n, made in MUTANTS.items() if n.partition(".")[0] in FAMILIES and n not in MADE_ELSEWHERE}
+KINDS = {"tls.stale-certificates": "mutual"}
+"""Mutants whose bug is not about keys."""
 COMPLAINS = (Outcome.FAILED, Outcome.WARNED, Outcome.ERROR)
 
 Kit = Callable[[str], tuple[TLSContext, ClientCredentials]]
@@ -51,12 +53,12 @@ class WithTLS(InProcess):
 
 @pytest.fixture
 def kit(nbd_pki: PKIMaterial, nbd_psk: PSKMaterial) -> Kit:
-    """The server's and the client's side of either kind of credentials."""
+    """The server's and the client's side of credentials: keys, a certificate of the server, or certificates of both."""
 
     def kit(kind: str) -> tuple[TLSContext, ClientCredentials]:
         if kind == "psk":
             return server_context(nbd_psk.server()), nbd_psk.client()
-        return server_context(nbd_pki.server()), nbd_pki.client(hostname="localhost")
+        return server_context(nbd_pki.server(verify_peer=kind == "mutual")), nbd_pki.client(hostname="localhost")
 
     return kit
 
@@ -85,7 +87,7 @@ def target_of(
         source.close()
 
 
-@pytest.mark.parametrize("kind", ["psk", "x509"])
+@pytest.mark.parametrize("kind", ["psk", "x509", "mutual"])
 @pytest.mark.parametrize("mode", TLSMode)
 def test_no_complaint_about_the_correct_server(mode: TLSMode, kind: str, kit: Kit) -> None:
     with target_of(kit(kind), mode) as target:
@@ -99,6 +101,8 @@ def test_every_check_runs_in_one_of_the_modes(kit: Kit) -> None:
         with target_of(kit("psk"), mode) as target:
             skipped &= {id for id, item in CHECKS.items() if run_check(item, target).outcome is Outcome.SKIPPED}
     # Our server tells in clear which exports do not exist, unless it is a mutant.
+    with target_of(kit("mutual"), TLSMode.REQUIRED) as target:
+        skipped -= {id for id in skipped if run_check(CHECKS[id], target).outcome is Outcome.PASSED}
     assert skipped == {"tls.hidden-exports-stay-hidden"}
 
 
@@ -106,7 +110,7 @@ def test_every_check_runs_in_one_of_the_modes(kit: Kit) -> None:
 def test_a_bug_is_seen_by_the_checks_named_for_it(name: str, kit: Kit) -> None:
     made = OURS[name]
     named = [id for id in made.checks if id != "*"]
-    with target_of(kit("psk"), TLSMode.SELECTIVE, made.apply) as target:
+    with target_of(kit(KINDS.get(name, "psk")), TLSMode.SELECTIVE, made.apply) as target:
         results = {id: run_check(ALL[id], target) for id in named}
     silent = {id: result for id, result in results.items() if result.outcome not in (Outcome.FAILED, Outcome.WARNED)}
     assert {id: f"{result.outcome}: {result.message}" for id, result in silent.items()} == {}
@@ -115,7 +119,7 @@ def test_a_bug_is_seen_by_the_checks_named_for_it(name: str, kit: Kit) -> None:
 @pytest.mark.parametrize("name", [name for name, made in OURS.items() if "*" not in made.checks])
 def test_a_bug_is_not_seen_by_the_other_checks_of_tls(name: str, kit: Kit) -> None:
     made = OURS[name]
-    with target_of(kit("psk"), TLSMode.SELECTIVE, made.apply) as target:
+    with target_of(kit(KINDS.get(name, "psk")), TLSMode.SELECTIVE, made.apply) as target:
         results = {id: run_check(item, target) for id, item in CHECKS.items() if id not in made.checks}
     assert {id: result.message for id, result in results.items() if result.outcome in COMPLAINS} == {}
 

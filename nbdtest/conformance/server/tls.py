@@ -34,10 +34,11 @@ from nbdtest.conformance.tls_probe import (
     shake_hands,
     starting_tls,
     under_tls,
+    unwanted_clients,
     wrong_credentials,
 )
 from nbdtest.conformance.verdict import NotApplicable
-from nbdtest.net.tls import TLSStream, VersionRange
+from nbdtest.net.tls import ClientCredentials, TLSFailure, TLSStream, VersionRange
 from nbdtest.wire import (
     OPTION_REPLY_MAGIC,
     Errno,
@@ -174,11 +175,29 @@ def failed_handshake_ends_the_session(t: ServerTarget) -> None:
 def wrong_credentials_end_the_session(t: ServerTarget) -> None:
     """When one side refuses the other's credentials the session ends, and nothing is served in clear instead."""
     for what, credentials in wrong_credentials(t):
-        with starting_tls(t) as nego:
-            failure = shake_hands(t, nego, credentials=credentials)
-            expect(failure is not None or nego.peer.is_ended(), f"with {what} the TLS handshake succeeds", "a failure")
-            if failure is not None:
-                _expect_no_option_reply(nego.peer.receive_to_end(), f"a handshake with {what}")
+        expect(_is_turned_away(t, what, credentials), f"with {what} the TLS handshake succeeds", "a failure")
+
+
+@check("tls.client-certificates-are-checked", proves=["TLS-030"], needs=[LAYER], legal=True, hostile=True)
+def client_certificates_are_checked(t: ServerTarget) -> None:
+    """A server that lets no client in without a certificate takes none that is a stranger's, or out of its time."""
+    for what, credentials in unwanted_clients(t):
+        turned_away = _is_turned_away(t, what, credentials)
+        if not turned_away and what == "no certificate":
+            raise NotApplicable("the server demands no certificate of its clients")
+        expect(turned_away, f"with {what} the TLS handshake succeeds", "a failure")
+
+
+def _is_turned_away(t: ServerTarget, what: str, credentials: ClientCredentials) -> bool:
+    """Whether the handshake fails and the connection ends; complain if it goes on in clear."""
+    with starting_tls(t) as nego:
+        if shake_hands(t, nego, credentials=credentials) is None:
+            try:  # in TLS 1.3 the client is done before the server has looked
+                return nego.peer.is_ended()
+            except TLSFailure:
+                return True
+        _expect_no_option_reply(nego.peer.receive_to_end(), f"a handshake with {what}")
+        return True
 
 
 # What is forgotten

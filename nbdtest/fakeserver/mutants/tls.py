@@ -15,13 +15,15 @@ from nbdtest.fakeserver.quirks import Quirks
 from nbdtest.fakeserver.rules import Moment
 from nbdtest.fakeserver.server import FakeServer
 from nbdtest.fakeserver.tls import TLSQuirks
-from nbdtest.net.tls import VersionRange
+from nbdtest.net.tls import ServerCredentials, ServerPSK, ServerX509, VersionRange
 from nbdtest.wire import ClientFlags, Opt, Option, OptionReply, Rep
 
 __all__: list[str] = []
 
 UNKNOWN_OPTION = Opt(0x6E62_6474)
 """What the suite sends to see whether an unknown option is refused."""
+UNKNOWN_IDENTITY = "nbdtest-nobody"
+"""As whom the suite tries to come in with a key that is another's."""
 TLS12 = VersionRange(ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2)
 TLS13 = VersionRange(ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_3)
 ALERT = bytes.fromhex("15 0303 0002 02 28")  # fatal, handshake_failure
@@ -290,6 +292,41 @@ def plaintext_kept(server: FakeServer) -> None:
 def returns_to_clear(server: FakeServer) -> None:
     """When TLS fails, is closed, or is not spoken, the server goes on in clear."""
     server.configure(tls_mode=TLSMode.REQUIRED, tls_quirks=TLSQuirks(returns_to_clear=True))
+
+
+@mutant("tls.wrong-key", breaks=["TLS-030"], checks=["tls.wrong-credentials-end-the-session", "*"])
+def wrong_key(server: FakeServer) -> None:
+    """The server takes keys of which every byte differs from the right one, and no others."""
+
+    def other_keys(known: ServerCredentials) -> ServerCredentials:
+        if not isinstance(known, ServerPSK):
+            return known
+        return ServerPSK(keys={user: bytes(byte ^ 0x55 for byte in key) for user, key in known.keys.items()})
+
+    server.configure(tls_mode=TLSMode.SELECTIVE)
+    server.change_credentials(other_keys)
+
+
+@mutant("tls.unknown-identity", breaks=["TLS-030"], checks=["tls.wrong-credentials-end-the-session"])
+def unknown_identity(server: FakeServer) -> None:
+    """Who knows one of the keys need not say whose it is."""
+
+    def for_anybody(known: ServerCredentials) -> ServerCredentials:
+        if not isinstance(known, ServerPSK):
+            return known
+        return ServerPSK(keys={**known.keys, UNKNOWN_IDENTITY: next(iter(known.keys.values()))})
+
+    server.configure(tls_mode=TLSMode.REQUIRED)
+    server.change_credentials(for_anybody)
+
+
+@mutant("tls.stale-certificates", breaks=["TLS-030"], checks=["tls.client-certificates-are-checked"])
+def stale_certificates(server: FakeServer) -> None:
+    """Clients have to show a certificate, but it may have expired."""
+    server.configure(tls_mode=TLSMode.REQUIRED)
+    server.change_credentials(
+        lambda known: replace(known, verify_peer=True, any_time=True) if isinstance(known, ServerX509) else known
+    )
 
 
 @mutant(

@@ -24,6 +24,9 @@ PSK_CIPHERS = "kECDHEPSK+CHACHA20:kDHEPSK+AESGCM:kDHEPSK+CHACHA20:kECDHEPSK+AES:
 It does not rule TLS 1.3: a plain PSK is one for SHA-256 there, so the suite is TLS_CHACHA20_POLY1305_SHA256 or
 TLS_AES_128_GCM_SHA256."""
 
+_NO_CHECK_TIME = ssl.VerifyFlags(0x20_0000)
+"""X509_V_FLAG_NO_CHECK_TIME, for which `ssl` has no name."""
+
 AnyCredentials = ClientCredentials | ServerCredentials
 
 
@@ -131,6 +134,8 @@ def server_context(
         if credentials.verify_peer:
             _trust(made, directory)
             made.verify_mode = ssl.CERT_REQUIRED
+        if credentials.any_time:
+            made.verify_flags |= _NO_CHECK_TIME
     return TLSContext(Side.SERVER, credentials, versions, tickets, made)
 
 
