@@ -78,17 +78,6 @@ def test_a_bug_is_not_seen_by_related_checks_of_other_rules(name: str) -> None:
     assert {id: result.message for id, result in outcomes.items() if result.outcome in unwanted} == {}
 
 
-@pytest.mark.nightly
-@pytest.mark.parametrize("name", [name for name, made in OURS.items() if OTHERS_MAY_COMPLAIN not in made.checks])
-def test_a_bug_is_seen_by_the_checks_named_for_it_alone(name: str) -> None:
-    made = OURS[name]
-    others = [item for item in CHECKS.values() if item.id not in made.checks and not item.hostile]
-    with target_of(configuration_for(made), change=made.apply) as target:
-        outcomes = {item.id: run_check(item, target) for item in others}
-    unwanted = (*COMPLAINS, Outcome.ERROR)
-    assert {id: result.message for id, result in outcomes.items() if result.outcome in unwanted} == {}
-
-
 def test_every_check_has_a_bug_that_it_sees() -> None:
     seen = {id for made in MUTANTS.values() for id in made.checks}
     unseen = {id for id in CHECKS if id not in seen and not id.startswith(ELSEWHERE)}
