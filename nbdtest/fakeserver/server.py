@@ -441,6 +441,9 @@ class FakeServer:
                     connection.end()
         except (OSError, TransportError):
             connection.end(gone=True)
+        except Exception as error:  # noqa: BLE001 - the edge of a thread: verify() raises it again
+            self._note_problem(connection.number, error)
+            connection.close()
         finally:
             self._lanes.pop(threading.current_thread(), None)
             loop = self._loop

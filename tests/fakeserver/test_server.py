@@ -31,6 +31,8 @@ from nbdtest.fakeserver import (
     release,
 )
 from nbdtest.fakeserver.connection import Connection
+from nbdtest.fakeserver.lane import Lane
+from nbdtest.fakeserver.server import LANE_AFTER
 from nbdtest.fakeserver.tls import TLSLayer
 from nbdtest.fixtures.pki import PSKMaterial
 from nbdtest.model import DiskError, MemoryDisk
@@ -502,6 +504,19 @@ class TestTrouble:
         with unix(server.path) as client:
             assert client.rest() == b""
         self.verified(server, "no number")
+
+    def test_in_the_fast_lane(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def serve(lane: Lane, connected: socket.socket, buffer: memoryview) -> None:
+            raise RuntimeError("no lane")
+
+        monkeypatch.setattr(Lane, "serve", serve)
+        server = FakeServer(size=512).start()
+        with connected(server).open() as client:
+            for _ in range(LANE_AFTER - 1):
+                client.read(0, 512)
+            client.request(Cmd.READ, 0, 512)
+            client.rest()
+        self.verified(server, "connection 1", "no lane")
 
     def test_in_a_call(self) -> None:
         def step() -> None:
