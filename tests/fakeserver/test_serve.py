@@ -90,8 +90,8 @@ def test_a_signal_in_the_handshake_is_told_and_ends_with_it() -> None:
 def test_what_was_asked_before_a_signal_is_answered() -> None:
     with serving("--tcp", "0", "--size", "8M") as process:
         client = tcp(process).open()
-        for _ in range(4):
-            client.request(Cmd.READ, 0, 1 << 20)
+        # In one piece: when the first answer is there, all four have arrived.
+        client.say(*(Request(type=Cmd.READ, cookie=cookie, length=1 << 20) for cookie in range(4)))
         first = client.take(16)
         process.send_signal(signal.SIGTERM)
         assert len(first + client.rest()) == 4 * (16 + (1 << 20))
