@@ -178,7 +178,7 @@ class Engine:
         if self.settings.quirks.stays_at_shutdown:
             return True
         haggling = self.session.phase in (Phase.GREETED, Phase.HAGGLING)
-        return haggling or bool(self._outbox.size and not self._outbox.stalled) or bool(self._waiting())
+        return haggling or bool(self._outbox.size) or bool(self._waiting())
 
     @property
     def at_rest(self) -> bool:

@@ -40,6 +40,7 @@ class Outbox:
         self.size = 0
         """Bytes queued."""
         self.stalled = False
+        """Whether what is added from here on is lost; what is queued still leaves."""
         self.cut_short = False
         """Whether it ends by a cut: a layer below must not add a farewell."""
         self._every_s: float | None = None
@@ -63,7 +64,7 @@ class Outbox:
         """Queue the pieces, as far as a cut lets them through; give what was queued."""
         taken: list[Readable] = []
         for piece in pieces:
-            if self._end is not None or not len(piece):
+            if self._end is not None or self.stalled or not len(piece):
                 continue
             if self._cut_after is not None:
                 piece = piece[: self._cut_after]
@@ -76,8 +77,6 @@ class Outbox:
 
     def take(self, now: float) -> list[Readable]:
         """Remove what may leave now. A dripping byte leaves alone."""
-        if self.stalled:
-            return []
         found: list[Readable] = []
         while self._items and self._items[0][0] <= now:
             dripping = self._items[0][0] > 0
@@ -98,7 +97,7 @@ class Outbox:
 
     def next_time(self) -> float:
         """When the next piece may leave; `inf` for never."""
-        return math.inf if self.stalled or not self._items else self._items[0][0]
+        return self._items[0][0] if self._items else math.inf
 
     def drip(self, every_s: float | None, first: int | None = None) -> None:
         """From here on queue single bytes, so far apart, `first` of them or all; None ends that."""

@@ -388,6 +388,13 @@ class TestTime:
         assert not talk.received
         assert talk.end is None
 
+    def test_what_comes_before_a_stall_leaves(self) -> None:
+        rules = RuleBook()
+        rules.on(Opt.LIST).reply(ack(), stall())
+        talk = talk_with(rules).greeted()
+        assert [reply.type for reply in talk.option(Opt.LIST)] == [Rep.ACK]
+        assert talk.option(Opt.STRUCTURED_REPLY) == []
+
     def test_drip_is_one_byte_at_a_time(self) -> None:
         rules = RuleBook()
         rules.on(Cmd.FLUSH, nth=1).reply(drip(every_s=1.0), pass_through())
