@@ -193,7 +193,6 @@ def stale_after_cache(server: FakeServer) -> None:
         "write.seen-by-next-connection",
         "data.shadow-copy-by-turns",
         "data.flush-is-seen-by-others",
-        "data.overlapping-connections",
     ],
 )
 def flush_loses(server: FakeServer) -> None:

@@ -130,11 +130,8 @@ def other_flags(server: FakeServer) -> None:
     breaks=["OPT-031"],
     checks=[
         "export-name.enters-transmission",
-        "export-name.size",
-        "export-name.flags",
         "export-name.padded",
         "export-name.not-padded",
-        "export-name.agrees-with-go",
         "export-name.unknown-ends-session",
     ],
 )
