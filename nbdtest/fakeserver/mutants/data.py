@@ -189,6 +189,7 @@ def stale_after_cache(server: FakeServer) -> None:
     "data.flush-loses",
     breaks=["FLAG-013"],
     checks=[
+        "*",
         "flush.keeps-data",
         "write.seen-by-next-connection",
         "data.shadow-copy-by-turns",

@@ -129,6 +129,7 @@ def other_flags(server: FakeServer) -> None:
     "export-name.stays-in-haggling",
     breaks=["OPT-031"],
     checks=[
+        "*",
         "export-name.enters-transmission",
         "export-name.padded",
         "export-name.not-padded",
