@@ -120,10 +120,12 @@ def _boot(kernel: Kernel, job: Path, memory: str, timeout_s: float, verbose: boo
         raise CannotRun(f"{kernel.executable} did not boot: {_last_words(job)}")
     if not in_time:
         return TIMED_OUT
-    with contextlib.suppress(OSError, ValueError):
+    try:
         return int((job / "status").read_text())
-    print(_text(job / "chatter"), file=sys.stderr)
-    return NO_STATUS
+    except (OSError, ValueError) as error:
+        print(_text(job / "chatter"), file=sys.stderr)
+        print(f"guest: it went down without the command's status: {error}; {_last_words(job)}", file=sys.stderr)
+        return NO_STATUS
 
 
 def _last_words(job: Path) -> str:

@@ -129,6 +129,8 @@ def write(name: str, text: str) -> None:
     directory = JOB if os.path.exists(f"{JOB}/job.json") else os.environ["GUEST_JOB"]
     with open(f"{directory}/{name}", "w") as out:
         out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
 
 
 def main() -> None:
