@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,8 @@ from nbdtest.fakeserver import Export, FakeServer, Moment, close, error, pass_th
 from nbdtest.wire import ClientFlags, Cmd, Errno, InfoRequest, MetaContextRequest, Opt, Option, Request
 from tests.fakeserver.wire_client import WireClient
 
+SILENCE_S = 0.1
+PATIENCE_S = 20.0
 GO = Option(option=Opt.GO, data=InfoRequest(name="disk").encode()).encode()
 DISC = Request(type=Cmd.DISC, cookie=1).encode()
 BASE = MetaContextRequest(name="disk", queries=("base:allocation",)).encode()
@@ -56,19 +59,32 @@ def pair(to: FakeServer) -> WireClient:
     return WireClient(to.connect())
 
 
-def hold(client: WireClient, dialogue: list[bytes]) -> bytes:
-    """Say the parts, each after the answer to the one before; give all that came back."""
-    client.socket.settimeout(0.02)
-    heard = b""
-    for said in [b"", *dialogue]:
-        try:
+class Answer(NamedTuple):
+    data: bytes
+    is_last: bool
+    """Whether the server hung up behind it."""
+
+
+def hold(client: WireClient, dialogue: list[bytes], expected: list[Answer] | None = None) -> list[Answer]:
+    """Say the parts, each after the answer to the one before.
+
+    The first time, silence tells where an answer ends; later, the answers `expected` do.
+    """
+    client.socket.settimeout(SILENCE_S if expected is None else PATIENCE_S)
+    answers = []
+    for number, said in enumerate([b"", *dialogue]):
+        data, is_last = b"", False
+        with contextlib.suppress(TimeoutError, BrokenPipeError):
             client.say(said)
-            while more := client.socket.recv(4096):
-                heard += more
-        except (TimeoutError, BrokenPipeError):
-            pass
+            while not is_last and (expected is None or Answer(data, is_last) != expected[number]):
+                more = client.socket.recv(4096)
+                data += more
+                is_last = not more
+        answers.append(Answer(data, is_last))
+        if is_last:
+            break
     client.socket.close()
-    return heard
+    return answers
 
 
 def told(of: FakeServer, connection: int) -> list[tuple[str, bytes]]:
@@ -82,9 +98,9 @@ def told(of: FakeServer, connection: int) -> list[tuple[str, bytes]]:
 @pytest.mark.parametrize("dialogue", DIALOGUES.values(), ids=DIALOGUES)
 def test_the_second_time_is_as_the_first_and_as_without_memory(dialogue: list[bytes]) -> None:
     with server() as fake:
-        heard = [hold(connect(fake), dialogue) for connect in (listener, listener, pair)]
+        first = hold(listener(fake), dialogue)
+        assert [hold(connect(fake), dialogue, first) for connect in (listener, pair)] == [first, first]
         fake.stop()
-        assert heard[0] == heard[1] == heard[2]
         assert told(fake, 1) == told(fake, 2) == told(fake, 3)
         violations = [str(noted.violation) for noted in fake.journal.violations]
         assert violations == violations[: len(violations) // 3] * 3

@@ -245,7 +245,10 @@ def test_a_unix_server_is_there_when_start_listening_returns() -> None:
         with start_listening(python(LISTEN_ON_PATH, address.path), address) as process:
             with connect(address) as stream:
                 assert stream.receive_to_end() == b"hello"
-            assert process.output.text() == "listening\n"
+            deadline = Deadline(PATIENCE_S)
+            while process.output.text() != "listening\n":
+                assert not deadline.expired
+                pause(0.01)
             assert process.describe().endswith("still runs; it printed:\nlistening")
         assert process.exit == Exit(signal=signal.SIGTERM)
         assert str(process.exit) == "was killed by SIGTERM"
