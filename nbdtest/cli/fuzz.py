@@ -8,6 +8,8 @@ from pathlib import Path
 from nbdtest.conformance.target import ServerTarget
 from nbdtest.errors import UsageError
 from nbdtest.fixtures.client_command import CommandSource, parse_clients
+from nbdtest.fixtures.deviations import read_deviations
+from nbdtest.fixtures.foreseen import is_foreseen
 from nbdtest.fixtures.parsing import FORMS, parse_server
 from nbdtest.fixtures.sources import open_source
 from nbdtest.fixtures.subject import DEFAULT_TIMEOUT_S
@@ -39,6 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--stop-after", type=int, metavar="N", help="stop after so many different findings")
     parser.add_argument(
+        "--expect",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="known deviations, which are no findings; 'packaged' means what nbdtest knows of released servers",
+    )
+    parser.add_argument(
         "--timeout",
         type=float,
         default=DEFAULT_TIMEOUT_S,
@@ -69,13 +78,22 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.client:
         return _fuzz_client(arguments.client, limits, seed)
     folder = Path(arguments.into)
-    source = open_source(parse_server(arguments.spec), allow_writes=arguments.allow_writes)
+    spec = parse_server(arguments.spec)
+    deviations = (*spec.deviations, *read_deviations(arguments.expect))
+    source = open_source(spec, allow_writes=arguments.allow_writes)
     reporter = _Reporter(folder)
     try:
         player = Player(ServerTarget(source, timeout_s=arguments.timeout))
         version = f" ({source.version})" if source.version else ""
         print(f"{source.name}{version}: seed {seed}{'' if player.ground.writable else ', reading only'}")
-        campaign = Campaign(player, seed=seed, tell=reporter.tell, found=reporter.found)
+        target = player.target.info()
+        campaign = Campaign(
+            player,
+            seed=seed,
+            tell=reporter.tell,
+            found=reporter.found,
+            foreseen=lambda problem: is_foreseen(problem, target, deviations),
+        )
         try:
             campaign.run(limits)
         except KeyboardInterrupt:
@@ -133,6 +151,8 @@ class _Reporter:
             print("\r\033[K", end="", file=sys.stderr)
         kinds = ", ".join(f"{kind} {count}" for kind, count in progress.played.most_common(9))
         print(f"{_line(progress)}\n{kinds}")
+        for problem, count in progress.foreseen.most_common():
+            print(f"known: {problem}, seen {count} times")
 
 
 def _line(progress: Progress) -> str:

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 
 from nbdtest.fuzz.decoding import COMMAND_BYTES, HEAD_BYTES, script_from
 from nbdtest.fuzz.finding import Finding
-from nbdtest.fuzz.player import Player
+from nbdtest.fuzz.player import STAYS_OPEN, Player
 from nbdtest.fuzz.problem import Kind, Problem
 from nbdtest.fuzz.script import Script, Send
 from nbdtest.fuzz.shrinking import shrink
+from nbdtest.fuzz.visits import visit
 from nbdtest.net.clock import monotonic_s
 from nbdtest.wire import Cmd
 
@@ -24,7 +25,12 @@ __all__ = ["Campaign", "Limits", "Progress"]
 
 _COMMANDS_EACH = (1, 8, 64, 200, 200)
 """How many commands a session has: short ones reach the handshake more often, long ones the disk."""
+_VISITS = 8
+"""One session in so many is none of random commands."""
 _VITALS_EVERY = 500
+_SHRINKING_S = 30.0
+_SHRINKING_PATIENCE_S = 1.0
+"""How long a hang is waited for while a session is made small; in the end it has to last as long as any other."""
 _HISTORY = 64
 _GROWTH_BYTES = 128 << 20
 _GROWTH_DESCRIPTORS = 64
@@ -50,6 +56,8 @@ class Progress:
     findings: list[Finding] = field(default_factory=list)
     repeated: int = 0
     """Sessions that failed in a way that was known already."""
+    foreseen: Counter[str] = field(default_factory=Counter)
+    """How often each known deviation was seen."""
 
     @property
     def rate(self) -> float:
@@ -58,7 +66,10 @@ class Progress:
 
 
 class Campaign:
-    """Fuzzes one server. `tell` is called now and then; `found` with each new finding."""
+    """Fuzzes one server. `tell` is called now and then; `found` with each new finding.
+
+    A problem that is `foreseen` is counted and no finding, and is not waited for.
+    """
 
     def __init__(
         self,
@@ -67,13 +78,18 @@ class Campaign:
         seed: int,
         tell: Callable[[Progress], None] = lambda progress: None,
         found: Callable[[Finding, Player], None] = lambda finding, player: None,
+        foreseen: Callable[[Problem], bool] = lambda problem: False,
     ) -> None:
         self.player = player
         self.seed = seed
         self.progress = Progress()
         self._tell = tell
         self._found = found
-        self._known: set[tuple[str, str, str]] = set()
+        self._foreseen = foreseen
+        if foreseen(STAYS_OPEN):
+            player.known.add(STAYS_OPEN.identity)
+        target = player.target
+        self._names = (target.export, *(name for name in target.facts.exports if name != target.export))
         self._history: deque[Script] = deque(maxlen=_HISTORY)
         self._first_vitals = player.target.source.vitals()
 
@@ -83,12 +99,16 @@ class Campaign:
         began = monotonic_s()
         progress = self.progress
         while not self._over(limits, began):
-            size = source.choice(_COMMANDS_EACH)
-            data = source.randbytes(HEAD_BYTES + COMMAND_BYTES * size)
-            self.play(script_from(data, self.player.ground))
+            self.play(self._next(source))
             progress.seconds = monotonic_s() - began
             self._tell(progress)
         return progress
+
+    def _next(self, source: random.Random) -> Script:
+        if source.randrange(_VISITS) == 0:
+            return visit(source, self.player.ground, self._names)
+        size = source.choice(_COMMANDS_EACH)
+        return script_from(source.randbytes(HEAD_BYTES + COMMAND_BYTES * size), self.player.ground)
 
     def play(self, script: Script) -> Problem | None:
         """Play one session, and look into it if it fails."""
@@ -100,11 +120,13 @@ class Campaign:
         if problem is None and progress.sessions % _VITALS_EVERY == 0:
             problem = self._growth()
         if problem is not None:
-            if problem.identity in self._known:
+            if self._foreseen(problem):
+                progress.foreseen[str(replace(problem, detail=""))] += 1
+            elif problem.identity in self.player.known:
                 progress.repeated += 1
             else:
-                self._known.add(problem.identity)
                 self._look_into(script, problem)
+                self.player.known.add(problem.identity)
             self._history.clear()
         else:
             self._history.append(script)
@@ -128,7 +150,7 @@ class Campaign:
                 if fails(candidate):
                     script, reproducible = candidate, True
                     break
-        small = shrink(script, fails) if reproducible else script
+        small = self._shrunk(script, fails) if reproducible else script
         self.player.play(small, record=True, afresh=True)
         finding = Finding(
             problem=last,
@@ -140,6 +162,16 @@ class Campaign:
         )
         self.progress.findings.append(finding)
         self._found(finding, self.player)
+
+    def _shrunk(self, script: Script, fails: Callable[[Script], bool]) -> Script:
+        """Make the script small, with little patience: a session that hangs is played hundreds of times."""
+        target, enough_s = self.player.target, monotonic_s() + _SHRINKING_S
+        patience_s, target.timeout_s = target.timeout_s, min(target.timeout_s, _SHRINKING_PATIENCE_S)
+        try:
+            small = shrink(script, lambda candidate: monotonic_s() < enough_s and fails(candidate))
+        finally:
+            target.timeout_s = patience_s
+        return small if small == script or fails(small) else script
 
     def _with_history(self, script: Script) -> Iterator[Script]:
         """Scripts that do what earlier sessions did as well: damage is often seen later than it is done."""

@@ -24,7 +24,7 @@ from nbdtest.fuzz.script import Script, Send, script_from_json, script_to_json
 from nbdtest.report.pcapng import pcapng
 from nbdtest.wire import Transcript
 
-__all__ = ["Finding", "format_script", "load", "save"]
+__all__ = ["Finding", "format_script", "load", "name_of", "save"]
 
 _TEST = '''\
 """{rule}
@@ -57,10 +57,14 @@ class Finding:
     @property
     def name(self) -> str:
         """The folder's name: equal findings have equal names."""
-        identity = "\0".join(self.problem.identity)
-        digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
-        words = f"{self.problem.kind} {self.problem.about.lower().replace('cmd_', '')} {digest}"
-        return "-".join(words.replace("_", " ").split())
+        return name_of(self.problem)
+
+
+def name_of(problem: Problem) -> str:
+    """The name of a finding of this problem."""
+    digest = hashlib.sha256("\0".join(problem.identity).encode()).hexdigest()[:8]
+    words = f"{problem.kind} {problem.about.lower().replace('cmd_', '')} {digest}"
+    return "-".join(words.replace("_", " ").split())
 
 
 def save(finding: Finding, folder: Path, *, transcript: Transcript, output: str) -> Path:

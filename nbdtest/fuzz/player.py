@@ -11,11 +11,13 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
 from nbdtest.conformance.capability import Capability
+from nbdtest.conformance.negotiation import Negotiation
 from nbdtest.conformance.session import Session
 from nbdtest.conformance.target import ServerTarget
 from nbdtest.conformance.verdict import Complaint, Hangup, NotApplicable
 from nbdtest.errors import NBDTestError, PeerViolation, TimedOut, TransportError
 from nbdtest.fuzz.commands import PERIOD, Command
+from nbdtest.fuzz.etiquette import Etiquette, may_be_left
 from nbdtest.fuzz.exchange import Exchange, Log
 from nbdtest.fuzz.ground import CHANGING, WITHOUT_RANGE, Ground, Law, survey
 from nbdtest.fuzz.judge import Judge
@@ -24,11 +26,12 @@ from nbdtest.fuzz.script import Hostile, Leave, Mode, Opening, Script, Send, Way
 from nbdtest.fuzz.shadow import Shadow
 from nbdtest.net.clock import Deadline
 from nbdtest.wire import (
+    ClientFlag,
     Cmd,
     ExtendedReplyHeader,
     ExtendedRequest,
+    MetaContextRequest,
     Opt,
-    Option,
     Record,
     Request,
     Sender,
@@ -36,20 +39,23 @@ from nbdtest.wire import (
     StructuredReplyHeader,
     Transcript,
     TransmissionFlag,
-    decode_option_data,
     dump,
 )
 
-__all__ = ["Player", "waves"]
+__all__ = ["STAYS_OPEN", "Player", "waves"]
 
 _MOST_IN_FLIGHT = 64
 _MOST_BYTES_IN_FLIGHT = 96 << 10
 """In each direction: less than a socket's buffers hold, so that neither side waits for the other for ever."""
+_VISIT_S = 0.5
+"""How long to wait for a server to be done with a visitor that made no sense."""
+_STILL_OPEN_S = 0.02
+"""How long to wait for the end after DISC, once it is known that it does not come."""
 _FLUSH, _DISC = Command(type=Cmd.FLUSH), Command(type=Cmd.DISC)
 
 
 class _Tolerated(Exception):
-    """The server hung up after something that no client may send."""
+    """Something was sent that no client may send, and what comes of it cannot be judged."""
 
 
 @dataclass(slots=True)
@@ -60,14 +66,25 @@ class _Line:
     judge: Judge
 
 
+STAYS_OPEN = Problem(
+    kind=Kind.HANG, rule="the connection stays open after DISC", about=_DISC.name, requirement="TERM-031"
+)
+
+
 class Player:
-    """Plays sessions on `target`. `played` counts commands by type, for progress."""
+    """Plays sessions on `target`. `played` counts commands by type, for progress.
+
+    `known` are the identities of problems that need not be waited for any more.
+    """
 
     def __init__(self, target: ServerTarget) -> None:
         self.target = target
         self.ground: Ground = survey(target)
         self.shadow = Shadow(self.ground)
+        names_matter = target.has(Capability.NAMES_MATTER)
+        self._etiquette = Etiquette(target.export, self.ground.size, names_matter=names_matter)
         self.played: Counter[Cmd] = Counter()
+        self.known: set[tuple[str, str, str]] = set()
         self._shift = 0
         self.transcript = Transcript()
         """The last session that was played with `record`."""
@@ -160,7 +177,7 @@ class Player:
         try:
             return self._shake_hands(opening, stack)
         except Hangup:
-            if any(map(_is_malformed, opening.options)):
+            if any(map(may_be_left, opening.options)):
                 raise _Tolerated from None  # TERM-034
             raise
 
@@ -170,10 +187,20 @@ class Player:
         if not target.has(Capability.NEWSTYLE):
             session = stack.enter_context(target.peer.transmitting())
         else:
-            nego = stack.enter_context(target.peer.negotiating())
+            flags = ClientFlag.FIXED_NEWSTYLE if opening.padded else None
+            nego = stack.enter_context(target.peer.negotiating(flags=flags, slowly=opening.slowly))
+            selected_for = target.export
             for option in opening.options:
-                nego.option(option.option, option.data)
-            if opening.mode is not Mode.SIMPLE:
+                answer = nego.option(option.option, option.data)
+                if (problem := self._etiquette.judge(answer)) is not None:
+                    raise Trouble(problem)
+                if option.option == Opt.SET_META_CONTEXT and answer.is_ack:
+                    if may_be_left(option):
+                        raise _Tolerated  # nobody can say what has been selected
+                    selected_for = MetaContextRequest.decode(option.data).name
+            if selected_for != target.export or not (nego.structured or nego.extended):
+                nego.contexts = {}  # META-008: what was selected for another export does not count
+            if opening.mode is not Mode.SIMPLE and not nego.extended and opening.mode is not _mode_of(nego):
                 wanted = Opt.EXTENDED_HEADERS if opening.mode is Mode.EXTENDED else Opt.STRUCTURED_REPLY
                 if not nego.option(wanted).is_ack:
                     raise NotApplicable(f"{wanted} is refused")
@@ -186,9 +213,10 @@ class Player:
         if session.size != self.ground.size:
             detail = f"{session.size}, {self.ground.size} before"
             raise Trouble(Problem(kind=Kind.WRONG_REPLY, rule="the export has another size", detail=detail))
-        exchange = Exchange(session.peer.stream, opening.mode, timeout_s=target.timeout_s)
+        mode = Mode(session.mode)
+        exchange = Exchange(session.peer.stream, mode, timeout_s=target.timeout_s)
         law = Law(self.ground, session.flags, contexts=bool(session.contexts))
-        return _Line(exchange, Judge(law, self.ground.size, self.shadow, opening.mode, session.contexts))
+        return _Line(exchange, Judge(law, self.ground.size, self.shadow, mode, session.contexts))
 
     def _send(self, line: _Line, commands: Sequence[Command]) -> Problem | None:
         judge = line.judge.judge
@@ -211,6 +239,7 @@ class Player:
     def _knock(self, data: bytes) -> None:
         """Send `data` in answer to the greeting, look at what comes, and leave."""
         with suppress(Complaint, NotApplicable, PeerViolation), self.target.peer.greeted() as (peer, _):
+            peer.timeout_s = min(peer.timeout_s, _VISIT_S)
             peer.send(data)
             peer.stream.half_close()
             peer.receive_to_end()
@@ -218,11 +247,12 @@ class Player:
     def _disconnect(self, line: _Line) -> Problem | None:
         """Send DISC and see the connection end without another word."""
         line.exchange.send(_DISC.encode(0, extended=line.exchange.mode is Mode.EXTENDED))
+        known = STAYS_OPEN.identity in self.known
+        limit = Deadline(min(self.target.timeout_s, _STILL_OPEN_S) if known else self.target.timeout_s)
         try:
-            rest = line.exchange.surplus + line.exchange.stream.receive_to_end(deadline=Deadline(self.target.timeout_s))
+            rest = line.exchange.surplus + line.exchange.stream.receive_to_end(deadline=limit)
         except TimedOut:
-            rule = "the connection stays open after DISC"
-            return Problem(kind=Kind.HANG, rule=rule, about=_DISC.name, requirement="CMD-073")
+            return None if known else STAYS_OPEN
         if rest:
             detail = rest[:64].hex(" ")
             rule = "DISC is answered"
@@ -317,12 +347,8 @@ def _shifted(script: Script, shift: int) -> Script:
     return replace(script, steps=steps)
 
 
-def _is_malformed(option: Option) -> bool:
-    try:
-        decode_option_data(option)
-    except PeerViolation:
-        return True
-    return False
+def _mode_of(nego: Negotiation) -> Mode:
+    return Mode.EXTENDED if nego.extended else Mode.STRUCTURED if nego.structured else Mode.SIMPLE
 
 
 def _summary(sent: bool, data: bytes) -> str:

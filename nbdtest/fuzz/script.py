@@ -43,11 +43,16 @@ class Way(_Word):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Opening(Brief):
-    """How a connection is opened: `options` first, of any kind, then what it takes to get to transmission."""
+    """How a connection is opened: `options` first, of any kind, then what it takes to get to transmission.
+
+    With `padded` the 124 zeroes after EXPORT_NAME are not declined; with `slowly` the handshake is sent byte by byte.
+    """
 
     mode: Mode = Mode.SIMPLE
     contexts: bool = False
     by_export_name: bool = False
+    padded: bool = False
+    slowly: bool = False
     options: tuple[Option, ...] = ()
 
 
@@ -113,6 +118,8 @@ def script_to_json(script: Script) -> dict[str, Any]:
                 "mode": opening.mode.value,
                 "contexts": opening.contexts,
                 "by_export_name": opening.by_export_name,
+                "padded": opening.padded,
+                "slowly": opening.slowly,
                 "options": [[int(option.option), option.data.hex()] for option in opening.options],
             }
             for opening in script.openings
@@ -134,6 +141,8 @@ def script_from_json(row: Mapping[str, Any]) -> Script:
                     mode=Mode(opening["mode"]),
                     contexts=bool(opening["contexts"]),
                     by_export_name=bool(opening["by_export_name"]),
+                    padded=bool(opening.get("padded")),
+                    slowly=bool(opening.get("slowly")),
                     options=tuple(
                         Option(option=Opt(number), data=bytes.fromhex(data)) for number, data in opening["options"]
                     ),

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from nbdtest.errors import UsageError
+from nbdtest.fixtures.foreseen import is_foreseen
 from nbdtest.fixtures.subject import Subject
 from nbdtest.fuzz.campaign import Campaign, Limits
 from nbdtest.fuzz.finding import Finding, save
 from nbdtest.fuzz.player import Player
+from nbdtest.fuzz.problem import Problem
 from nbdtest.plugin import SUITE_NODE
 from nbdtest.report.results import Level, Outcome, Result
 
@@ -67,7 +69,10 @@ class FuzzItem(pytest.Item):
             problems.append(str(finding.problem))
             kept.append(f"{finding.problem}\n  repeat: nbdtest replay {place}\n\n{player.transcript.format()}")
 
-        campaign = Campaign(Player(self._subject.target), seed=seed, found=keep)
+        def foreseen(problem: Problem) -> bool:
+            return is_foreseen(problem, self._subject.info(), self._subject.deviations)
+
+        campaign = Campaign(Player(self._subject.target), seed=seed, found=keep, foreseen=foreseen)
         progress = campaign.run(self._limits)
         summary = f"{progress.sessions} sessions, {progress.commands} commands, seed {seed}"
         self.add_report_section("call", "fuzz", summary)

@@ -12,15 +12,18 @@ from hypothesis import find, settings
 from nbdtest.cli import main
 from nbdtest.conformance.target import ServerTarget
 from nbdtest.errors import PeerViolation, UsageError
+from nbdtest.fixtures.deviations import Deviation, packaged_deviations
+from nbdtest.fixtures.foreseen import is_foreseen
 from nbdtest.fixtures.parsing import parse_server
 from nbdtest.fixtures.sources import open_source
 from nbdtest.fuzz.campaign import Campaign, Limits
+from nbdtest.fuzz.commands import Command
 from nbdtest.fuzz.finding import Finding, load, save
-from nbdtest.fuzz.player import Player
+from nbdtest.fuzz.player import STAYS_OPEN, Player
 from nbdtest.fuzz.problem import Kind, Problem
-from nbdtest.fuzz.script import Script, Send
+from nbdtest.fuzz.script import Leave, Script, Send
 from nbdtest.fuzz.strategies import sessions
-from nbdtest.wire import Transcript
+from nbdtest.wire import Cmd, Transcript
 
 
 @contextmanager
@@ -43,8 +46,11 @@ def test_the_correct_server_is_not_accused() -> None:
 @pytest.mark.interop
 @pytest.mark.parametrize("spec", ["nbdkit", "qemu-nbd", "nbd-server"])
 def test_released_servers_are_not_accused(spec: str) -> None:
+    known = packaged_deviations()
     with player_on(spec, timeout_s=20) as player:
-        progress = Campaign(player, seed=7).run(Limits(sessions=60))
+        target = player.target.info()
+        campaign = Campaign(player, seed=7, foreseen=lambda problem: is_foreseen(problem, target, known))
+        progress = campaign.run(Limits(sessions=60))
     assert [str(finding.problem) for finding in progress.findings] == []
 
 
@@ -77,6 +83,40 @@ def test_a_bug_is_found_made_small_and_found_again(mutant: str, tmp_path: Path) 
     assert Transcript.from_json_lines((kept[0] / "session.jsonl").read_text())
     (test,) = kept[0].glob("test_*.py")
     compile(test.read_text(), test.name, "exec")
+
+
+LEAVES_BY_DISC = Script(steps=(Send(), Leave()))
+
+
+def test_a_connection_that_stays_open_is_found_once_and_not_waited_for_again() -> None:
+    with player_on("builtin:disc.stays", timeout_s=0.3) as player:
+        campaign = Campaign(player, seed=1)
+        assert campaign.play(LEAVES_BY_DISC) == STAYS_OPEN
+        assert campaign.play(LEAVES_BY_DISC) is None
+        (finding,) = campaign.progress.findings
+    assert finding.problem == STAYS_OPEN
+    assert finding.script == Script(steps=(Leave(),))
+
+
+@pytest.mark.parametrize("check", ["disconnect.closes", "hang-disc-*"], ids=["by-check", "by-finding"])
+def test_a_known_deviation_is_no_finding_and_not_waited_for(check: str) -> None:
+    known = [Deviation(check=check)]
+    with player_on("builtin:disc.stays", timeout_s=1000) as player:
+        target = player.target.info()
+        campaign = Campaign(player, seed=1, foreseen=lambda problem: is_foreseen(problem, target, known))
+        assert campaign.play(LEAVES_BY_DISC) is None
+    assert campaign.progress.findings == []
+
+
+def test_a_known_deviation_is_counted() -> None:
+    known = [Deviation(check="command.unknown-is-einval")]
+    with player_on("builtin:command.unknown-succeeds") as player:
+        target = player.target.info()
+        campaign = Campaign(player, seed=1, foreseen=lambda problem: is_foreseen(problem, target, known))
+        unknown = Command(type=Cmd(0x63))
+        assert campaign.play(Script(steps=(Send(commands=(unknown,)),))) is not None
+    assert campaign.progress.findings == []
+    assert list(campaign.progress.foreseen.values()) == [1]
 
 
 def test_hypothesis_finds_and_shrinks_sessions_as_well() -> None:
