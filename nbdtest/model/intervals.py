@@ -55,7 +55,8 @@ class IntervalMap:
         values[first:after] = [run[1] for run in merged]
 
     def runs(self, start: int, end: int) -> Iterator[Run]:
-        """Give the runs of [start, end), cut to that range, in order."""
+        """Give the runs of [start, end), cut to that range and to the map, in order."""
+        end = min(end, self.size)
         at = bisect_right(self._starts, start) - 1
         while start < end:
             stop = min(end, self._end(at))

@@ -53,3 +53,9 @@ def test_a_run_is_whole_and_a_range_is_cut() -> None:
     seen.set(10, 20, 7)
     assert seen.run_at(15) == Run(10, 20, 7)
     assert list(seen.runs(15, 25)) == [Run(15, 20, 7), Run(20, 25, 0)]
+
+
+def test_there_are_no_runs_past_the_end() -> None:
+    seen = IntervalMap(100)
+    assert list(seen.runs(90, 120)) == [Run(90, 100, 0)]
+    assert list(seen.runs(100, 120)) == list(seen.runs(110, 120)) == []
