@@ -10,7 +10,6 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from nbdtest.errors import Disconnected
 from nbdtest.fakeserver.engine import Engine
 from nbdtest.fakeserver.journal import Journal
 from nbdtest.fakeserver.rendering import Frames
@@ -100,9 +99,10 @@ class Lane:
     def serve(self, connected: socket.socket, buffer: memoryview) -> bytes | None:
         """Serve until something else comes, and return that: bytes for the engine, None for the end of the connection.
 
+        A WRITE that cannot be served, or in the middle of which the client left, is such a thing, too.
+
         Raises:
             OSError: the connection broke.
-            Disconnected: the client left in the middle of a WRITE, or memory ran out.
         """
         extended = self.frames is Frames.EXTENDED
         simple = self.frames is Frames.SIMPLE
@@ -158,7 +158,7 @@ class Lane:
                         head = _WIDE(EXTENDED_REPLY_MAGIC, _DONE, _NOTHING, cookie, offset, 0)
                     else:
                         head = _CHUNK(STRUCTURED_REPLY_MAGIC, _DONE, _NOTHING, cookie, 0)
-                    note((connection, now, bytes(buffer[at : at + size]), head, kinds))
+                    request = bytes(buffer[at : at + size])
                     at += size
                     if out:
                         _send(connected, out, waiting)  # what was read before must not show what is written now
@@ -170,12 +170,15 @@ class Lane:
                             payload = bytearray(length)
                         data = memoryview(payload)[:length]
                         data[: have - at] = buffer[at:have]
-                        _fill(connected, data[have - at :])
+                        missing = _fill(connected, data[have - at :])
                         at = have = 0
+                        if missing:
+                            return request + bytes(data[:-missing])
                     try:
                         disk.write(offset, data)
-                    except DiskError as error:
-                        raise Disconnected(str(error)) from error  # no memory left: an error now would need the engine
+                    except DiskError:  # no memory left: the engine knows how to say so
+                        return request + bytes(data) + bytes(buffer[at:have])
+                    note((connection, now, request, head, kinds))
                     out, waiting = [head], len(head)
                 else:
                     break
@@ -201,9 +204,11 @@ def _send(connected: socket.socket, pieces: list[Readable], size: int) -> None:
         rest = unsent(rest, connected.sendmsg(rest))
 
 
-def _fill(connected: socket.socket, view: memoryview) -> None:
+def _fill(connected: socket.socket, view: memoryview) -> int:
+    """Receive a view full, and return how many bytes are missing because the client left."""
     while view:
         count = connected.recv_into(view, 0, socket.MSG_WAITALL)
         if not count:
-            raise Disconnected("the client left in the middle of a WRITE")
+            break
         view = view[count:]
+    return len(view)

@@ -36,6 +36,7 @@ from nbdtest.fakeserver.server import LANE_AFTER
 from nbdtest.fakeserver.tls import TLSLayer
 from nbdtest.fixtures.pki import PSKMaterial
 from nbdtest.model import DiskError, MemoryDisk
+from nbdtest.model.disk import SLAB
 from nbdtest.net.stream import SocketStream
 from nbdtest.net.tls import server_context
 from nbdtest.net.uri import NBDURI
@@ -418,6 +419,20 @@ class TestFastLane:
         client.socket.close()
         server.stop()
         assert server.disk.read(0, 4) == CONTENT[:4]
+        assert "type=CMD_WRITE" in server.journal.format()
+        assert "error=0 cookie=0x33" not in server.journal.format()
+
+    @pytest.mark.parametrize("length", [512, 4096, 1 << 20], ids=lambda length: f"{length} bytes")
+    def test_a_full_disk_is_an_error_and_not_the_end(self, length: int) -> None:
+        with FakeServer(disk=MemoryDisk(2 * SLAB, CONTENT, limit=SLAB)) as server:
+            client = self.busy(server)
+            later = Request(type=Cmd.READ, cookie=999, offset=0, length=256).encode()
+            client.request(Cmd.WRITE, SLAB, payload=b"x" * length)
+            client.say(later)
+            assert client.reply()[0].error == Errno.ENOSPC
+            reply, data = client.reply(256)
+            assert (reply.cookie, data) == (999, CONTENT[:256])
+            client.leave()
 
 
 class TestEnds:
