@@ -162,7 +162,7 @@ class Connection:
         if self.tls_layer is not None:
             self.tls_layer.encrypt(pieces)
             pieces = self.tls_layer.outgoing()
-        elif self.engine.wants_tls and not pieces:  # the ACK has left
+        elif self.engine.wants_tls and not pieces and self.engine.has_said_all:  # the ACK has left
             pieces = self._start_tls()
         self._unsent = pieces
 

@@ -18,6 +18,7 @@ from nbdtest.fakeserver.export import Export, Style
 from nbdtest.fakeserver.haggling import Answer, Effect, answer, knows, shutting_down
 from nbdtest.fakeserver.private_cache import PrivateCache
 from nbdtest.fakeserver.rendering import Asked, Reply, handshake_flags, render_greeting, render_option_reply
+from nbdtest.fakeserver.resizing import Resizes
 from nbdtest.fakeserver.rules import Moment
 from nbdtest.fakeserver.session import Phase
 from nbdtest.fakeserver.violations import Violation
@@ -62,12 +63,13 @@ _CHANGING = {Cmd.WRITE, Cmd.WRITE_ZEROES, Cmd.TRIM, Cmd.RESIZE}
 class Conversation:
     """The client's half of one connection, as the server understands it."""
 
-    __slots__ = ("_commands", "_disk", "_engine", "_farewell", "between_messages")
+    __slots__ = ("_commands", "_disk", "_engine", "_farewell", "_resizes", "between_messages")
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._commands: Commands | None = None
         self._disk: Disk | None = None
+        self._resizes = Resizes()
         self.between_messages = False
         """Whether what comes next begins a message."""
         self._farewell: Violation | None = None
@@ -336,9 +338,18 @@ class Conversation:
         ):
             if not (filtered and violation.requirement == "CMD-141"):
                 engine.violation(violation)
-        if engine.pending() and engine.is_pending(request.cookie):
+        waiting = engine.pending_requests()
+        if any(asked.cookie == request.cookie for asked in waiting):
             text = f"cookie 0x{request.cookie:x} belongs to a request that is not answered yet"
             engine.violation(Violation("REQ-010", text, binding=False))
+        for violation in self._resizes.judge(
+            request,
+            waiting,
+            size=self._disk.size,
+            begins=engine.received_bytes - engine.queued() - request.wire_size(),
+            said=engine.received_bytes,
+        ):
+            engine.violation(violation)
 
     def _disc(self, request: Request | ExtendedRequest) -> None:
         engine, session, quirks = self._engine, self._engine.session, self._engine.settings.quirks
@@ -429,7 +440,7 @@ class Conversation:
 
     def _play(self, plan: Plan, asked: Asked) -> None:
         assert self._disk is not None
-        self._engine.play(Reply(plan, asked, self._disk).steps(), cookie=asked.cookie)
+        self._engine.play(Reply(plan, asked, self._disk).steps(), asked=asked)
 
     # The end.
 

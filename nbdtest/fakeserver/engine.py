@@ -53,10 +53,10 @@ class Observer(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """A plan that is being carried out. `cookie` is that of the request it answers, None for anything else."""
+    """A plan that is being carried out. `asked` is the request it answers, None for anything else."""
 
     steps: Iterator[Outgoing | Action]
-    cookie: int | None = None
+    asked: Asked | None = None
     when_done: Callable[[], None] | None = None
     done: bool = False
 
@@ -96,6 +96,8 @@ class Engine:
         """Gets every option, and what answers it correctly, instead of its being answered: the script's."""
         self.scripts_turn = False
         """Set when an option waits for the script: nothing more is read until `go_on`."""
+        self.received_bytes = 0
+        """So much the client has said by now."""
         self.awaited: Task | None = None
         """The plan that has to be over before the next message is read."""
         self._queue = ByteQueue()
@@ -122,6 +124,7 @@ class Engine:
     def receive(self, data: Readable, now: float) -> None:
         """Take in what the client sent."""
         self.now = now
+        self.received_bytes += len(data)
         self._queue.append(data)
         if self.settings.quirks.takes_segments_for_headers and 0 < len(self._queue) < min(self._want[0], 32):
             self._queue.clear()
@@ -181,6 +184,11 @@ class Engine:
         return haggling or bool(self._outbox.size) or bool(self._waiting())
 
     @property
+    def has_said_all(self) -> bool:
+        """Whether all that was to be sent has left, and no stall keeps back what comes next."""
+        return not self._outbox.size and not self._outbox.stalled
+
+    @property
     def at_rest(self) -> bool:
         """Whether all that was received has been answered for good, so that a session can go on elsewhere."""
         if not self._conversation.between_messages and self.session.phase is not Phase.CLOSED:
@@ -233,11 +241,11 @@ class Engine:
         self,
         steps: Iterator[Outgoing | Action],
         *,
-        cookie: int | None = None,
+        asked: Asked | None = None,
         when_done: Callable[[], None] | None = None,
     ) -> Task:
         """Carry out a plan as far as possible now."""
-        task = Task(steps, cookie, when_done)
+        task = Task(steps, asked, when_done)
         self._carry_on(task)
         return task
 
@@ -258,13 +266,13 @@ class Engine:
         self._held.clear()
         self._paused.clear()
 
-    def is_pending(self, cookie: int) -> bool:
-        """Whether a request with this cookie waits for its answer."""
-        return any(task.cookie == cookie for task in self._waiting())
-
     def pending(self) -> int:
         """Count the plans that wait."""
         return len(self._waiting())
+
+    def pending_requests(self) -> list[Asked]:
+        """The requests that wait for their answers."""
+        return [task.asked for task in self._waiting() if task.asked is not None]
 
     def queued(self) -> int:
         """Count the bytes that have been received but not read."""

@@ -254,7 +254,7 @@ class Peer:
                     self._journal.event(self.number, monotonic_s(), "the client has gone")
                     return
                 continue
-            if self.engine.wants_tls:
+            if self.engine.wants_tls and self.engine.has_said_all:
                 self.start_tls()
             wait_s = self.engine.wake_at - monotonic_s()
             if wait_s > PATIENCE_S:

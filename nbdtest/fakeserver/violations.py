@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from nbdtest.wire import ClientFlag, Cmd, CmdFlag, Opt, Option, TransmissionFlag
 from nbdtest.wire.limits import MAXIMUM_STRING, RECOMMENDED_STRING
 
-__all__ = ["Violation", "of_client_flags", "of_option", "of_request", "of_strings", "of_tls_end"]
+__all__ = ["RANGED", "Violation", "of_client_flags", "of_option", "of_request", "of_strings", "of_tls_end"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,8 @@ _BELONGS_TO = {
     CmdFlag.FAST_ZERO: {Cmd.WRITE_ZEROES},
 }
 _WRITING = {Cmd.WRITE, Cmd.TRIM, Cmd.WRITE_ZEROES}
-_RANGED = {Cmd.READ, Cmd.WRITE, Cmd.TRIM, Cmd.CACHE, Cmd.WRITE_ZEROES, Cmd.BLOCK_STATUS}
+RANGED = {Cmd.READ, Cmd.WRITE, Cmd.TRIM, Cmd.CACHE, Cmd.WRITE_ZEROES, Cmd.BLOCK_STATUS}
+"""The commands that are about a range of the export."""
 _KNOWN_FLAGS = CmdFlag.FUA | CmdFlag.NO_HOLE | CmdFlag.DF | CmdFlag.REQ_ONE | CmdFlag.FAST_ZERO | CmdFlag.PAYLOAD_LEN
 
 
@@ -150,7 +151,7 @@ def of_request(
         yield Violation(requirement, f"{where}: both have to be 0")
     if command == Cmd.BLOCK_STATUS and not contexts:
         yield Violation("META-007", "CMD_BLOCK_STATUS was sent although no context is selected for this export")
-    if command in _RANGED:
+    if command in RANGED:
         if offset + length > size:
             yield Violation("SIZE-038", f"{where} reaches past the end of the export at {size}")
         if minimum > 1 and (offset % minimum or length % minimum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nbdtest.fakeserver import BlockSizes, DirtyBitmap, Export, UserContext
+from nbdtest.fakeserver import BlockSizes, DirtyBitmap, Export, RuleBook, UserContext, hold, pass_through
 from nbdtest.fakeserver.contexts import Allocation
 from nbdtest.fakeserver.outbox import End
 from nbdtest.model import DiskError, MemoryDisk
@@ -411,6 +411,50 @@ class TestClientsMistakes:
         talk = Talk(filled(**{field: False})).open()
         talk.request(command, 0, 0 if command == Cmd.FLUSH else 512)
         assert talk.violations == [requirement]
+
+    @pytest.mark.parametrize("held", [True, False], ids=["before the answer", "in the same piece"])
+    @pytest.mark.parametrize(
+        ("size", "offset", "requirement"),
+        [
+            (1 << 16, (1 << 16) - 512, ""),
+            (1 << 16, 1 << 16, "RSZ-008"),
+            (1 << 16, (1 << 20) - 512, "RSZ-008"),
+            (1 << 16, 1 << 20, "RSZ-009"),
+            (1 << 24, (1 << 20) - 512, ""),
+            (1 << 24, 1 << 20, "RSZ-008"),
+            (1 << 24, 1 << 24, "RSZ-010"),
+        ],
+    )
+    def test_a_request_while_resize_is_under_way(self, size: int, offset: int, requirement: str, held: bool) -> None:
+        rules = RuleBook()
+        talk = Talk(Export(size=1 << 20, can_resize=True), rules=rules).open()
+        both = [
+            Request(type=Cmd.RESIZE, cookie=1, offset=size),
+            Request(type=Cmd.READ, cookie=2, offset=offset, length=512),
+        ]
+        if held:
+            rules.on(Cmd.RESIZE).reply(hold("later"), pass_through())
+            talk.say(both[0])
+            talk.say(both[1])
+        else:
+            talk.say(*both)
+        # What reaches past the end of the disk breaks SIZE-038 besides.
+        assert [each for each in talk.violations if each.startswith("RSZ-")] == ([requirement] if requirement else [])
+
+    def test_a_request_after_resize_was_answered(self) -> None:
+        talk = Talk(Export(size=1 << 20, can_resize=True)).open()
+        talk.request(Cmd.RESIZE, 1 << 24)
+        talk.request(Cmd.READ, 1 << 20, 512)
+        assert talk.violations == []
+
+    def test_resize_while_a_request_for_what_it_takes_away_is_under_way(self) -> None:
+        rules = RuleBook()
+        rules.on(Cmd.READ).reply(hold("later"), pass_through())
+        talk = Talk(Export(size=1 << 20, can_resize=True), rules=rules).open()
+        talk.request(Cmd.READ, 0, 512)
+        talk.request(Cmd.READ, 1 << 19, 512)
+        talk.request(Cmd.RESIZE, 1 << 16)
+        assert talk.violations == ["RSZ-011"]
 
     @pytest.mark.parametrize(
         ("said", "requirement"),
