@@ -47,11 +47,11 @@ def by_hypothesis(player: Player) -> None:
 
 def measure(play: Callable[[Player], None], player: Player) -> tuple[float, float]:
     """Return commands a second, and microseconds of CPU for each."""
-    before = player.played.total()
+    before = player.coverage.played.total()
     wall, cpu = time.perf_counter(), time.process_time()
     play(player)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    count = max(1, player.played.total() - before)
+    count = max(1, player.coverage.played.total() - before)
     return count / wall, cpu / count * 1e6
 
 

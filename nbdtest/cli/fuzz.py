@@ -149,8 +149,16 @@ class _Reporter:
     def close(self, progress: Progress) -> None:
         if self._live:
             print("\r\033[K", end="", file=sys.stderr)
-        kinds = ", ".join(f"{kind} {count}" for kind, count in progress.played.most_common(9))
-        print(f"{_line(progress)}\n{kinds}")
+        print(_line(progress))
+        coverage = progress.coverage
+        for what, counts in (
+            ("requests", coverage.requests),
+            ("replies", coverage.replies),
+            ("options", coverage.options),
+        ):
+            if counts:
+                print(f"  {what}: {', '.join(f'{kind} {count}' for kind, count in counts.most_common())}")
+        print(f"  {len(coverage.requirements)} rules exercised: {' '.join(coverage.requirements)}")
         for problem, count in progress.foreseen.most_common():
             print(f"known: {problem}, seen {count} times")
 
@@ -159,6 +167,7 @@ def _line(progress: Progress) -> str:
     count = len(progress.findings)
     return (
         f"{progress.sessions} sessions, {progress.commands} commands in {progress.seconds:.0f} s "
-        f"({progress.rate:.0f} a second), {count} finding{'' if count == 1 else 's'}"
+        f"({progress.rate:.0f} a second), "
+        f"{len(progress.coverage.requirements)} rules, {count} finding{'' if count == 1 else 's'}"
         f"{f', seen {progress.repeated} more times' if progress.repeated else ''}"
     )

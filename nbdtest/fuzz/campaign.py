@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
+from nbdtest.fuzz.coverage import Coverage
 from nbdtest.fuzz.decoding import COMMAND_BYTES, HEAD_BYTES, script_from
 from nbdtest.fuzz.finding import Finding
 from nbdtest.fuzz.player import STAYS_OPEN, Player
@@ -19,13 +20,12 @@ from nbdtest.fuzz.script import Script, Send
 from nbdtest.fuzz.shrinking import shrink
 from nbdtest.fuzz.visits import visit
 from nbdtest.net.clock import monotonic_s
-from nbdtest.wire import Cmd
 
 __all__ = ["Campaign", "Limits", "Progress"]
 
 _COMMANDS_EACH = (1, 8, 64, 200, 200)
 """How many commands a session has: short ones reach the handshake more often, long ones the disk."""
-_VISITS = 8
+_VISITS = 4
 """One session in so many is none of random commands."""
 _VITALS_EVERY = 500
 _SHRINKING_S = 30.0
@@ -52,7 +52,7 @@ class Progress:
     sessions: int = 0
     commands: int = 0
     seconds: float = 0.0
-    played: Counter[Cmd] = field(default_factory=Counter)
+    coverage: Coverage = field(default_factory=Coverage)
     findings: list[Finding] = field(default_factory=list)
     repeated: int = 0
     """Sessions that failed in a way that was known already."""
@@ -82,7 +82,7 @@ class Campaign:
     ) -> None:
         self.player = player
         self.seed = seed
-        self.progress = Progress()
+        self.progress = Progress(coverage=player.coverage)
         self._tell = tell
         self._found = found
         self._foreseen = foreseen
@@ -116,7 +116,6 @@ class Campaign:
         problem = self.player.play(script)
         progress.sessions += 1
         progress.commands += script.commands
-        progress.played = self.player.played
         if problem is None and progress.sessions % _VITALS_EVERY == 0:
             problem = self._growth()
         if problem is not None:

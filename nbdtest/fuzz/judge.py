@@ -6,11 +6,11 @@ It is lenient where honest servers differ: which error, whether an odd flag is r
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from nbdtest.fuzz.commands import Command
 from nbdtest.fuzz.exchange import Answer
-from nbdtest.fuzz.ground import CHANGING, WITHOUT_RANGE, Law
+from nbdtest.fuzz.ground import CHANGING, WITHOUT_RANGE, Ground, Law
 from nbdtest.fuzz.problem import Kind, Problem
 from nbdtest.fuzz.script import Mode
 from nbdtest.fuzz.shadow import Shadow
@@ -39,11 +39,25 @@ _MISTAKEN_SUCCESS = "it succeeds although "
 
 
 class Judge:
-    """Judges the answers on one connection to an export of `size` bytes; `contexts` are those selected, name -> id."""
+    """Judges the answers on one connection to an export; `contexts` are those selected, name -> id.
 
-    def __init__(self, law: Law, size: int, shadow: Shadow, mode: Mode, contexts: dict[str, int]) -> None:
+    `notice` is told of every answer that is more than plain success.
+    """
+
+    def __init__(
+        self,
+        law: Law,
+        ground: Ground,
+        shadow: Shadow,
+        mode: Mode,
+        contexts: dict[str, int],
+        *,
+        notice: Callable[[Mode, Command, str, Answer], None],
+    ) -> None:
         self.objection = law.objection
-        self._size = size
+        self._notice = notice
+        self._size = ground.size
+        self._unit = ground.unit
         self._shadow = shadow
         self._mode = mode
         self._contexts = contexts
@@ -51,8 +65,10 @@ class Judge:
 
     def judge(self, command: Command, answer: Answer) -> Problem | None:
         """Say what is wrong with `answer`, if anything."""
-        if not self.objection(command) and self._is_plain(command, answer):
+        objection = self.objection(command)
+        if not objection and self._is_plain(command, answer):
             return None
+        self._notice(self._mode, command, objection, answer)
         wrong = self._form(command, answer)
         if wrong is None:
             error = self._error_of(answer)
@@ -267,6 +283,8 @@ class Judge:
         for number, (length, status) in enumerate(extents):
             if not length:
                 return "an extent has no length", "RPL-083", ""
+            if length % self._unit and at + length != self._size:
+                return "an extent is no multiple of the minimum block size", "CMD-151", f"{length} bytes at {at}"
             if at >= command.end and number:
                 return "an extent begins behind the request", "RPL-086", f"at {at}"
             if context == self._allocation and status & State.ZERO:

@@ -5,7 +5,6 @@ One player lives as long as a campaign: it remembers what the disk holds, and lo
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from nbdtest.conformance.target import ServerTarget
 from nbdtest.conformance.verdict import Complaint, Hangup, NotApplicable
 from nbdtest.errors import NBDTestError, PeerViolation, TimedOut, TransportError
 from nbdtest.fuzz.commands import PERIOD, Command
+from nbdtest.fuzz.coverage import Coverage
 from nbdtest.fuzz.etiquette import Etiquette, may_be_left
 from nbdtest.fuzz.exchange import Exchange, Log
 from nbdtest.fuzz.ground import CHANGING, WITHOUT_RANGE, Ground, Law, survey
@@ -72,9 +72,9 @@ STAYS_OPEN = Problem(
 
 
 class Player:
-    """Plays sessions on `target`. `played` counts commands by type, for progress.
+    """Plays sessions on `target`.
 
-    `known` are the identities of problems that need not be waited for any more.
+    `coverage` is what they have seen so far; `known` are the identities of problems that need no waiting any more.
     """
 
     def __init__(self, target: ServerTarget) -> None:
@@ -83,7 +83,7 @@ class Player:
         self.shadow = Shadow(self.ground)
         names_matter = target.has(Capability.NAMES_MATTER)
         self._etiquette = Etiquette(target.export, self.ground.size, names_matter=names_matter)
-        self.played: Counter[Cmd] = Counter()
+        self.coverage = Coverage()
         self.known: set[tuple[str, str, str]] = set()
         self._shift = 0
         self.transcript = Transcript()
@@ -192,6 +192,7 @@ class Player:
             selected_for = target.export
             for option in opening.options:
                 answer = nego.option(option.option, option.data)
+                self.coverage.replied(answer)
                 if (problem := self._etiquette.judge(answer)) is not None:
                     raise Trouble(problem)
                 if option.option == Opt.SET_META_CONTEXT and answer.is_ack:
@@ -216,7 +217,8 @@ class Player:
         mode = Mode(session.mode)
         exchange = Exchange(session.peer.stream, mode, timeout_s=target.timeout_s)
         law = Law(self.ground, session.flags, contexts=bool(session.contexts))
-        return _Line(exchange, Judge(law, self.ground.size, self.shadow, mode, session.contexts))
+        judge = Judge(law, self.ground, self.shadow, mode, session.contexts, notice=self.coverage.noticed)
+        return _Line(exchange, judge)
 
     def _send(self, line: _Line, commands: Sequence[Command]) -> Problem | None:
         judge = line.judge.judge
@@ -230,8 +232,8 @@ class Player:
                 if trouble.problem.kind is Kind.HUNG_UP and any(map(line.judge.objection, wave)):
                     raise _Tolerated from None  # TERM-034
                 raise
+            self.coverage.answered(line.exchange.mode, wave)
             for command, answer in zip(wave, answers, strict=True):
-                self.played[command.type] += 1
                 if (problem := judge(command, answer)) is not None:
                     return problem
         return None
@@ -253,6 +255,7 @@ class Player:
             rest = line.exchange.surplus + line.exchange.stream.receive_to_end(deadline=limit)
         except TimedOut:
             return None if known else STAYS_OPEN
+        self.coverage.ended(Way.DISC)
         if rest:
             detail = rest[:64].hex(" ")
             rule = "DISC is answered"

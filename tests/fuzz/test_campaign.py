@@ -158,7 +158,10 @@ def test_the_command_line_finds_keeps_and_replays(tmp_path: Path, capsys: pytest
 
 def test_the_command_line_says_when_nothing_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fuzz", "builtin", "--sessions", "5", "--seed", "1", "--into", str(tmp_path)]) == 0
-    assert "0 findings" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "0 findings" in shown
+    assert "requests: CMD_" in shown
+    assert "rules exercised: " in shown
     assert list(tmp_path.iterdir()) == []
 
 
