@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import select
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -43,8 +44,8 @@ class Wire(NamedTuple):
 class Channel:
     """A connected stream socket, in blocking mode: here it is used without waiting, by the fast lane with waiting."""
 
-    drained_by_short_read = True
-    """Whether a receive that did not fill its buffer has emptied the socket."""
+    plain = True
+    """Whether the socket carries the bytes as they are: a short receive has emptied it, and it can be left to wait."""
 
     def __init__(self, connected: socket.socket) -> None:
         self.socket = connected
@@ -90,17 +91,16 @@ class Channel:
         except OSError as error:
             raise Failure.of_os("recv", error) from None
 
-    def send(self, pieces: Iterable[Piece]) -> int | None:
+    def send(self, pieces: deque[bytearray | memoryview]) -> int | None:
         """Send as much as the socket takes and return how many bytes of `pieces` that were; None if it takes nothing.
 
         Raises:
             Failure: the connection is broken.
         """
-        some = list(islice(pieces, MOST_PIECES))
         try:
-            if len(some) == 1:
-                return self._send(some[0], _SENDING)
-            return self.socket.sendmsg(some, (), _SENDING)
+            if len(pieces) == 1:
+                return self._send(pieces[0], _SENDING)
+            return self.socket.sendmsg(list(islice(pieces, MOST_PIECES)), (), _SENDING)
         except BlockingIOError:
             return None
         except OSError as error:
@@ -128,7 +128,7 @@ class Channel:
 class TLSChannel(Channel):
     """The same through TLS. `handshake` has to be called until it is complete."""
 
-    drained_by_short_read = False
+    plain = False
 
     def __init__(self, connected: socket.socket, context: TLSContext) -> None:
         super().__init__(connected)
@@ -181,7 +181,7 @@ class TLSChannel(Channel):
             if not self._pull():
                 return None
 
-    def send(self, pieces: Iterable[Piece]) -> int | None:
+    def send(self, pieces: deque[bytearray | memoryview]) -> int | None:
         if not self._push():
             return None
         count = 0

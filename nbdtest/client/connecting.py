@@ -63,11 +63,10 @@ class Connector:
 
     def _attempt(self, family: int, address: Any) -> bool:
         try:
-            made = socket.socket(family, socket.SOCK_STREAM)
+            made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError as error:
             raise Failure.of_os("socket", error) from None
         self.socket = made
-        made.setblocking(False)
         if family != socket.AF_UNIX:
             _disable_nagle(made)
         number = made.connect_ex(address)

@@ -21,7 +21,7 @@ from nbdtest.client.states import BOTH, READING, WRITING, State
 from nbdtest.client.tls import Credentials
 from nbdtest.net.clock import Deadline
 
-__all__ = ["Driver"]
+__all__ = ["FOREVER", "Driver"]
 
 RECEIVES_AT_A_TIME = 64  # then somebody else has a turn: a server that never stops sending must not keep us here
 READABLE = select.POLLIN | select.POLLHUP
@@ -158,12 +158,12 @@ class Driver:
             engine.received(count)
             if engine.has_output or engine.tls_wanted:
                 self.flush()
-            if channel.drained_by_short_read and count < len(space):
+            if channel.plain and count < len(space):
                 break
         self._follow_up()
 
     def _receive_waiting(self) -> None:
-        """Receive at least one byte, however long that takes: waiting here is cheaper than polling first."""
+        """Receive at least one byte, however long that takes."""
         engine, channel = self.engine, self.channel
         assert channel is not None, "connected"
         try:
@@ -209,11 +209,10 @@ class Driver:
             self._watched(self.flush)
 
     def _watched(self, step: Callable[[], None]) -> None:
-        was_over = self.engine.over
+        before = self.engine.failure
         step()
-        if self.engine.state is states.DEAD and not was_over:
-            assert self.engine.failure is not None, "it died of something"
-            raise self.engine.failure
+        if (failure := self.engine.failure) is not None and failure is not before:
+            raise failure
 
     # ---- waiting
 
@@ -223,17 +222,17 @@ class Driver:
         Raises:
             Failure: there is nothing to wait for, or the connection died.
         """
-        if self.engine.has_output and self._connector is None:
+        engine, channel = self.engine, self.channel
+        if engine.has_output and self._connector is None:
             self._watched(self.flush)
+        free = channel is not None and channel.plain and engine.resting.direction == READING and not engine.has_output
+        if free and extra < 0 and deadline.seconds == math.inf:
+            self._watched(self._receive_waiting)  # there is nothing else to wait for: cheaper than polling first
+            return True
         direction = self.direction()
         events = (select.POLLIN if direction & READING else 0) | (select.POLLOUT if direction & WRITING else 0)
         if not events:
             raise Failure(f"nothing to poll for in state {self.state.name}", errno.EINVAL)
-        if direction == READING and extra < 0 and deadline.seconds == math.inf and not self._handshaking:
-            channel = self.channel
-            if channel is not None and not isinstance(channel, TLSChannel):
-                self._watched(self._receive_waiting)
-                return True
         if direction & READING and self._receive_held():
             return True
         descriptor = self.descriptor()
@@ -264,13 +263,14 @@ class Driver:
         self._watched(self.receive)
         return self.engine.bytes_received > before or self.engine.over
 
-    def run_until(self, finished: Callable[[], bool], deadline: Deadline = FOREVER) -> None:
-        """Wait as often as it takes.
+    def run_while(self, groups: int, deadline: Deadline = FOREVER) -> None:
+        """Wait as long as the state is one of these groups (`Group` values, or'ed).
 
         Raises:
             Failure: there is nothing more to wait for, the connection died, or the deadline passed.
         """
-        while not finished():
+        engine = self.engine
+        while engine.resting.bit & groups:
             if not self.wait(deadline):
                 raise timed_out(deadline)
 

@@ -18,7 +18,7 @@ from typing import Any
 from nbdtest.client import states
 from nbdtest.client.commands import Command, CompletionCallback
 from nbdtest.client.errors import Failure
-from nbdtest.client.express import LARGE_READ, Express
+from nbdtest.client.express import LARGE_READ
 from nbdtest.client.headers import EXTENDED_REQUEST, REQUEST
 from nbdtest.client.inbox import Inbox
 from nbdtest.client.negotiation import Dialogue, handshake
@@ -32,6 +32,7 @@ __all__ = ["Engine"]
 BATCH_BYTES = 1 << 18  # beyond that, payloads that wait to be sent are not copied
 COPY_BELOW = 1 << 16  # payloads up to here are copied behind their header: cheaper than one more piece to gather
 MOST_CONTEXTS = 1 << 16
+_ENDED = object()
 _READ = Cmd.READ.value
 _DISC = Cmd.DISC.value
 
@@ -79,7 +80,6 @@ class Engine:
         self.running = False
         """Whether the engine is in the middle of something; who calls it now is a callback."""
         self._option_completion: CompletionCallback | None = None
-        self._express = Express(self)
 
         self.outgoing: deque[bytearray | memoryview] = deque()
         """What has to be sent, as far as it is not in `tail`."""
@@ -134,10 +134,10 @@ class Engine:
         """How many commands are not finished."""
         return len(self.in_flight)
 
-    def debug(self, text: str) -> None:
-        """Say something to whoever debugs."""
+    def debug(self, text: str, *values: object) -> None:
+        """Say something to whoever debugs; `values` fill the places of `text` then."""
         if self._log is not None and self.settings.debug:
-            self._log(text)
+            self._log(text.format(*values) if values else text)
 
     # ---- connection
 
@@ -194,17 +194,17 @@ class Engine:
             self.die(Failure("recv: server disconnected unexpectedly"))
 
     def advance(self) -> None:
-        """Go on with whatever the engine was waiting for."""
-        program = self._program
-        if program is None or self.running:
+        """Go on with whatever the engine was waiting for: the handshake, an option, or replies."""
+        if self.running:
             return
         self.running = True
         try:
-            next(program)
-            if self.over:
+            while (program := self._program) is not None or (self.resting is states.READY and len(self.inbox)):
+                if program is None:
+                    program = self._program = read_replies(self)
+                if next(program, _ENDED) is not _ENDED:
+                    break
                 self._program = None
-        except StopIteration:
-            self._program = None
         except Failure as failure:
             self._program = None
             self.die(failure)
@@ -215,22 +215,16 @@ class Engine:
             raise
         finally:
             self.running = False
-        if self._program is None and self.resting is states.READY:
-            self._run(read_replies(self))
 
     def _run(self, program: Program) -> None:
         self._program = program
         self.advance()
 
-    def take_ordinary_replies(self) -> None:
-        """Let the express lane have all complete, ordinary replies in the inbox."""
-        self._express.take_replies()
-
     # ---- the export
 
     def set_size_and_flags(self, size: int, flags: int) -> None:
         """Take over what the server says about the export."""
-        self.debug(f"exportsize: {size} eflags: 0x{flags:x}")
+        self.debug("exportsize: {} eflags: 0x{:x}", size, flags)
         self.export.set_size_and_flags(size, flags, structured=self.structured, extended=self.extended)
         if self.settings.request_meta_context and not (self.structured and self.settings.meta_contexts):
             self.meta_valid = True
@@ -279,7 +273,7 @@ class Engine:
             count -= len(outgoing.popleft())
         if count:
             outgoing[0] = memoryview(outgoing[0])[count:]
-        if not self.has_output:
+        if not outgoing and not self.tail:
             if self.resting is not states.READY:
                 self.advance()
             elif self.disconnecting:
@@ -459,9 +453,9 @@ class Engine:
     def _end(self, state: State, number: int = 0) -> None:
         self.calm = False
         self.resting = state
-        if self._program is not None and not self.running:
-            self._program.close()
-            self._program = None
+        program, self._program = self._program, None
+        if program is not None and not self.running:
+            program.close()
         self.outgoing.clear()
         self.tail = bytearray()
         self.inbox.withdraw()

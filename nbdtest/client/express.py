@@ -24,7 +24,7 @@ from nbdtest.wire import (
 if TYPE_CHECKING:
     from nbdtest.client.engine import Engine
 
-__all__ = ["LARGE_READ", "Express"]
+__all__ = ["LARGE_READ", "take_ordinary_replies"]
 
 _READ = Cmd.READ.value
 _DISC = Cmd.DISC.value
@@ -41,76 +41,67 @@ _HEAD = struct.Struct(">IIQIQ")
 _EXTENDED_REST = struct.Struct(">QQQ")
 
 
-class Express:
-    """The loop, bound to its engine."""
-
-    __slots__ = ("_engine",)
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def take_replies(self) -> None:
-        """Take replies as long as they are complete and ordinary."""
-        engine = self._engine
-        inbox, in_flight, done = engine.inbox, engine.in_flight, engine.done
-        buffer, view, tail, last_sent = inbox.buffer, inbox.view, inbox.tail, engine.last_sent
-        structured, extended = engine.structured, engine.extended
-        unpack, unpack_short = _HEAD.unpack_from, SIMPLE.unpack_from
-        head = inbox.head
-        while tail - head >= 16:
-            if tail - head >= 28:
-                magic, word, cookie, length, offset = unpack(buffer, head)
-            else:
-                magic, word, cookie = unpack_short(buffer, head)
-                length = offset = 0
-            command = in_flight.get(cookie)
-            if command is None or command.error or command.chunk is not None or cookie > last_sent:
-                return
-            kind = command.type
-            if kind == _READ:
-                count = command.count
-                if word == _DONE_DATA and magic == STRUCTURED_REPLY_MAGIC and structured and not extended:
-                    start = head + 28
-                elif word == _DONE_DATA and magic == EXTENDED_REPLY_MAGIC and extended:
-                    start = head + 40
-                    if tail < start:
-                        return
-                    asked, length, offset = _EXTENDED_REST.unpack_from(buffer, head + 16)
-                    if asked != offset:
-                        return
-                elif not word and magic == SIMPLE_REPLY_MAGIC and not structured:
-                    start = head + 16
-                    length, offset = count + 8, command.offset
-                else:
+def take_ordinary_replies(engine: Engine) -> None:
+    """Take replies as long as they are complete and ordinary."""
+    inbox, in_flight, done = engine.inbox, engine.in_flight, engine.done
+    buffer, view, tail, last_sent = inbox.buffer, inbox.view, inbox.tail, engine.last_sent
+    structured, extended = engine.structured, engine.extended
+    unpack, unpack_short = _HEAD.unpack_from, SIMPLE.unpack_from
+    head = inbox.head
+    while tail - head >= 16:
+        if tail - head >= 28:
+            magic, word, cookie, length, offset = unpack(buffer, head)
+        else:
+            magic, word, cookie = unpack_short(buffer, head)
+            length = offset = 0
+        command = in_flight.get(cookie)
+        if command is None or command.error or command.chunk is not None or cookie > last_sent:
+            return
+        kind = command.type
+        if kind == _READ:
+            count = command.count
+            if word == _DONE_DATA and magic == STRUCTURED_REPLY_MAGIC and structured and not extended:
+                start = head + 28
+            elif word == _DONE_DATA and magic == EXTENDED_REPLY_MAGIC and extended:
+                start = head + 40
+                if tail < start:
                     return
-                end = start + count
-                if (
-                    end > tail
-                    or length != count + 8
-                    or offset != command.offset
-                    or count >= LARGE_READ
-                    or command.arrived is not None
-                ):
+                asked, length, offset = _EXTENDED_REST.unpack_from(buffer, head + 16)
+                if asked != offset:
                     return
-                command.view[:] = view[start:end]  # type: ignore[index]  # a read has a buffer
-                command.whole = True
-                head = end
-            elif not word and magic == SIMPLE_REPLY_MAGIC and not extended and kind != _DISC:
-                head += 16
+            elif not word and magic == SIMPLE_REPLY_MAGIC and not structured:
+                start = head + 16
+                length, offset = count + 8, command.offset
             else:
                 return
-            inbox.head = head
-            engine.chunks_received += 1
-            del in_flight[cookie]
-            completion = command.completion
-            if completion is None:
-                done[cookie] = command
-                continue
-            cell = c_int(0)
-            answer: object
-            try:
-                answer = completion(cell)
-            except BaseException as error:  # noqa: BLE001 - kept where those of all callbacks are kept
-                answer = engine.callback_raised(command, error)
-            if not (answer == 1 and isinstance(answer, int)):
-                engine.conclude(command, answer, cell)
+            end = start + count
+            if (
+                end > tail
+                or length != count + 8
+                or offset != command.offset
+                or count >= LARGE_READ
+                or command.arrived is not None
+            ):
+                return
+            command.view[:] = view[start:end]  # type: ignore[index]  # a read has a buffer
+            command.whole = True
+            head = end
+        elif not word and magic == SIMPLE_REPLY_MAGIC and not extended and kind != _DISC:
+            head += 16
+        else:
+            return
+        inbox.head = head
+        engine.chunks_received += 1
+        del in_flight[cookie]
+        completion = command.completion
+        if completion is None:
+            done[cookie] = command
+            continue
+        cell = c_int(0)
+        answer: object
+        try:
+            answer = completion(cell)
+        except BaseException as error:  # noqa: BLE001 - kept where those of all callbacks are kept
+            answer = engine.callback_raised(command, error)
+        if not (answer == 1 and isinstance(answer, int)):
+            engine.conclude(command, answer, cell)

@@ -217,8 +217,11 @@ class FastLane:
                 raise
             size = len(received)
             number, name = self._context
-            expected = STATUS.pack(STRUCTURED_REPLY_MAGIC, _DONE, _STATUS, cookie, max(0, size - 20), number)
-            if size < 32 or size % 8 or not received.startswith(expected):
+            if (
+                size < 32
+                or size % 8
+                or received[:24] != STATUS.pack(STRUCTURED_REPLY_MAGIC, _DONE, _STATUS, cookie, size - 20, number)
+            ):
                 command = Command.block_status(offset, count, 0, extent, wide=wide)
                 self._hand_over(command, sent, received, failure)
             engine.bytes_sent += sent

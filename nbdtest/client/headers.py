@@ -11,6 +11,9 @@ import struct
 from nbdtest.wire import (
     ExtendedReplyHeader,
     ExtendedRequest,
+    GreetingStart,
+    InfoBlockSize,
+    InfoExport,
     Message,
     OffsetHole,
     OldstyleGreeting,
@@ -25,7 +28,10 @@ __all__ = [
     "EXTENDED",
     "EXTENDED_DATA",
     "EXTENDED_REQUEST",
+    "GREETING",
     "HOLE",
+    "INFO_BLOCK_SIZE",
+    "INFO_EXPORT",
     "OLDSTYLE",
     "OPTION",
     "OPTION_REPLY",
@@ -43,6 +49,9 @@ def _fixed(message: type[Message]) -> struct.Struct:
     return fixed
 
 
+GREETING = _fixed(GreetingStart)
+INFO_EXPORT = _fixed(InfoExport)
+INFO_BLOCK_SIZE = _fixed(InfoBlockSize)
 OPTION = _fixed(OptionHeader)
 OPTION_REPLY = _fixed(OptionReplyHeader)
 OLDSTYLE = _fixed(OldstyleGreeting)

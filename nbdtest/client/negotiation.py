@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 from nbdtest.client import states
 from nbdtest.client.constants import HANDSHAKE_FLAG, TLS
 from nbdtest.client.errors import Failure
-from nbdtest.client.headers import OLDSTYLE, OPTION, OPTION_REPLY
-from nbdtest.client.replies import Program, collect, skip, take
+from nbdtest.client.headers import GREETING, INFO_BLOCK_SIZE, INFO_EXPORT, OLDSTYLE, OPTION, OPTION_REPLY
+from nbdtest.client.replies import Program, skip, take
 from nbdtest.client.settings import MAX_REQUEST_SIZE
 from nbdtest.client.states import OPTION_STATES, OptionStates
 from nbdtest.wire import (
@@ -27,11 +27,9 @@ from nbdtest.wire import (
     OPTION_REPLY_MAGIC,
     ExportNameReply,
     ExportNameReplyPadded,
-    GreetingStart,
     Info,
     InfoRequest,
     MetaContextRequest,
-    OldstyleGreeting,
     Opt,
     Rep,
 )
@@ -62,6 +60,14 @@ FIXED_NEWSTYLE = HANDSHAKE_FLAG.FIXED_NEWSTYLE.value
 NO_ZEROES = HANDSHAKE_FLAG.NO_ZEROES.value
 KEPT_PAYLOAD = 4 + 2 * MAXIMUM_STRING  # the longest reply that means anything; longer ones are skipped
 
+# Plain integers: they are compared often, and an enumeration's members are slow to look up.
+_ACK = Rep.ACK.value
+_SERVER = Rep.SERVER.value
+_INFO = Rep.INFO.value
+_META_CONTEXT = Rep.META_CONTEXT.value
+_INFO_EXPORT = Info.EXPORT.value
+_INFO_BLOCK_SIZE = Info.BLOCK_SIZE.value
+
 _REFUSALS = {
     Rep.ERR_UNSUP: (errno.ENOTSUP, "the operation is not supported by the server"),
     Rep.ERR_POLICY: (0, "server policy prevents the operation"),
@@ -90,11 +96,11 @@ def handshake(engine: Engine) -> Program:
         Failure: that cannot be done; an option that was refused has been followed by OPT_ABORT.
     """
     settings = engine.settings
-    engine.rest_in(states.RECEIVING_MAGIC)
-    start = yield from take(engine.inbox, GreetingStart.wire_size())
-    if int.from_bytes(start[:8], "big") != NBD_MAGIC:
+    engine.resting = states.RECEIVING_MAGIC
+    start = yield from take(engine.inbox, GREETING.size)
+    magic, style = GREETING.unpack(start)
+    if magic != NBD_MAGIC:
         raise Failure("handshake: server did not send expected NBD magic")
-    style = int.from_bytes(start[8:], "big")
     if style == CLISERV_MAGIC:
         engine.chunks_received += 1
         yield from _oldstyle(engine, start)
@@ -102,7 +108,7 @@ def handshake(engine: Engine) -> Program:
     if style != OPTION_MAGIC:
         raise Failure("handshake: server is not either an oldstyle or fixed newstyle NBD server")
     engine.chunks_received += 1
-    engine.rest_in(states.RECEIVING_FLAGS)
+    engine.resting = states.RECEIVING_FLAGS
     offered = int.from_bytes((yield from take(engine.inbox, 2)), "big")
     settings.handshake_flags &= offered
     fixed = bool(settings.handshake_flags & FIXED_NEWSTYLE)
@@ -111,20 +117,19 @@ def handshake(engine: Engine) -> Program:
             "handshake: server is not using fixed newstyle, but handle TLS setting is 'require' (2)", errno.ENOTSUP
         )
     engine.protocol = "newstyle-fixed" if fixed else "newstyle"
-    engine.rest_in(states.SENDING_FLAGS)
+    engine.resting = states.SENDING_FLAGS
     engine.send(settings.handshake_flags.to_bytes(4, "big"))  # nothing answers it: it goes out with the first option
     if fixed:
         yield from _haggle(engine)
     if settings.opt_mode:
-        while engine.has_output:
-            yield
-        engine.state = states.NEGOTIATING
+        yield from _gone(engine)
+        engine.resting = states.NEGOTIATING
         return
     refusal = yield from (go(engine) if fixed else _export_name(engine))
     if refusal is not None:
         yield from abort(engine)
         raise refusal
-    engine.state = states.READY
+    engine.resting = states.READY
 
 
 def _haggle(engine: Engine) -> Program:
@@ -144,8 +149,8 @@ def _haggle(engine: Engine) -> Program:
 
 
 def _oldstyle(engine: Engine, start: bytes) -> Program:
-    engine.rest_in(states.OLDSTYLE)
-    rest = yield from take(engine.inbox, OldstyleGreeting.wire_size() - len(start))
+    engine.resting = states.OLDSTYLE
+    rest = yield from take(engine.inbox, OLDSTYLE.size - len(start))
     _, _, size, handshake_flags, flags, _ = OLDSTYLE.unpack(start + rest)
     if engine.settings.tls == TLS.REQUIRE:
         raise Failure("handshake: server is oldstyle, but handle TLS setting is 'require' (2)", errno.ENOTSUP)
@@ -155,22 +160,22 @@ def _oldstyle(engine: Engine, start: bytes) -> Program:
     engine.set_size_and_flags(size, flags)
     engine.export.settle_payload()
     engine.protocol = "oldstyle"
-    engine.state = states.READY
+    engine.resting = states.READY
 
 
 def starttls(engine: Engine) -> Dialogue:
     """Ask for TLS and, when the server agrees, wait until the driver has it running."""
     at = OPTION_STATES["OPT_STARTTLS"]
-    yield from _ask(engine, Opt.STARTTLS, b"", at)
+    _ask(engine, Opt.STARTTLS, b"", at)
     reply = yield from _reply(engine, Opt.STARTTLS, at)
-    if reply.type == Rep.ACK:
+    if reply.type == _ACK:
         if engine.tls_negotiated:
             raise Failure("handshake: unable to support server accepting TLS twice", errno.EPROTO)
         engine.forget_export()
         engine.structured = engine.extended = engine.meta_valid = False
         engine.contexts.clear()
         engine.tls_wanted = True
-        engine.rest_in(states.TLS_WRITING)
+        engine.resting = states.TLS_WRITING
         while engine.tls_wanted:
             if len(engine.inbox):
                 # TLS-041: what came in clear after the agreement must not be taken for something that came encrypted.
@@ -192,9 +197,9 @@ def starttls(engine: Engine) -> Dialogue:
 def extended_headers(engine: Engine) -> Dialogue:
     """Ask for extended headers, which include structured replies. Spec: branch extension-ext-header."""
     at = OPTION_STATES["OPT_EXTENDED_HEADERS"]
-    yield from _ask(engine, Opt.EXTENDED_HEADERS, b"", at)
+    _ask(engine, Opt.EXTENDED_HEADERS, b"", at)
     reply = yield from _reply(engine, Opt.EXTENDED_HEADERS, at)
-    if reply.type == Rep.ACK:
+    if reply.type == _ACK:
         engine.debug("negotiated extended headers on this connection")
         engine.extended = engine.structured = True
         return None
@@ -207,9 +212,9 @@ def extended_headers(engine: Engine) -> Dialogue:
 def structured_reply(engine: Engine) -> Dialogue:
     """Ask for structured replies."""
     at = OPTION_STATES["OPT_STRUCTURED_REPLY"]
-    yield from _ask(engine, Opt.STRUCTURED_REPLY, b"", at)
+    _ask(engine, Opt.STRUCTURED_REPLY, b"", at)
     reply = yield from _reply(engine, Opt.STRUCTURED_REPLY, at)
-    if reply.type == Rep.ACK:
+    if reply.type == _ACK:
         engine.debug("negotiated structured replies on this connection")
         engine.structured = True
         return None
@@ -222,12 +227,12 @@ def structured_reply(engine: Engine) -> Dialogue:
 def list_exports(engine: Engine, tell: Callable[[str, str], None]) -> Dialogue:
     """Ask which exports there are; `tell` gets name and description of each as it comes."""
     at = OPTION_STATES["OPT_LIST"]
-    yield from _ask(engine, Opt.LIST, b"", at)
+    _ask(engine, Opt.LIST, b"", at)
     while True:
         reply = yield from _reply(engine, Opt.LIST, at)
-        if reply.type == Rep.ACK:
+        if reply.type == _ACK:
             return None
-        if reply.type != Rep.SERVER:
+        if reply.type != _SERVER:
             return _refusal(engine, reply)
         if reply.data is None:
             engine.debug("skipping too large export name reply")
@@ -256,12 +261,12 @@ def set_meta_contexts(engine: Engine, queries: Sequence[str], tell: Callable[[st
 
 def _meta_contexts(engine: Engine, option: Opt, queries: Sequence[str], tell: Callable[[str], None] | None) -> Dialogue:
     at = OPTION_STATES["OPT_META_CONTEXT"]
-    yield from _ask(engine, option, _meta_context_request(engine.settings.export_name, tuple(queries)), at)
+    _ask(engine, option, _meta_context_request(engine.settings.export_name, tuple(queries)), at)
     while True:
         reply = yield from _reply(engine, option, at)
-        if reply.type == Rep.ACK:
+        if reply.type == _ACK:
             return None
-        if reply.type != Rep.META_CONTEXT:
+        if reply.type != _META_CONTEXT:
             refusal = _refusal(engine, reply)
             engine.debug("unexpected response, possibly the server does not support meta contexts")
             return refusal
@@ -308,14 +313,12 @@ def _go_or_info(engine: Engine, option: Opt) -> Dialogue:
     at = OPTION_STATES["OPT_GO"]
     settings = engine.settings
     engine.forget_export()
-    wanted = [Info.BLOCK_SIZE] if settings.request_block_size else []
-    wanted += [Info.NAME, Info.DESCRIPTION] if settings.full_info else []
-    yield from _ask(engine, option, _info_request(settings.export_name, tuple(wanted)), at)
+    _ask(engine, option, _info_request(settings.export_name, settings.request_block_size, settings.full_info), at)
     while True:
         reply = yield from _reply(engine, option, at)
-        if reply.type == Rep.INFO:
+        if reply.type == _INFO:
             _take_info(engine, reply)
-        elif reply.type == Rep.ACK:
+        elif reply.type == _ACK:
             engine.export.settle_payload()
             return None
         # EXT-042: after extended headers OPT_EXPORT_NAME is forbidden.
@@ -330,7 +333,8 @@ def _go_or_info(engine: Engine, option: Opt) -> Dialogue:
 
 
 @lru_cache(maxsize=64)
-def _info_request(name: str, infos: tuple[Info, ...]) -> bytes:
+def _info_request(name: str, block_size: bool, full: bool) -> bytes:
+    infos = (Info.BLOCK_SIZE,) * block_size + (Info.NAME, Info.DESCRIPTION) * full
     return InfoRequest(name=name, infos=infos).encode()
 
 
@@ -345,14 +349,15 @@ def _take_info(engine: Engine, reply: Reply) -> None:
         engine.debug("skipping large NBD_REP_INFO")
         return
     kind, value = int.from_bytes(data[:2], "big"), data[2:]
-    if kind == Info.EXPORT:
-        _check_info_length(len(value) == 10, "EXPORT")
-        engine.set_size_and_flags(int.from_bytes(value[:8], "big"), int.from_bytes(value[8:], "big"))
-    elif kind == Info.BLOCK_SIZE:
-        _check_info_length(len(value) == 12, "BLOCK_SIZE")
-        sizes = [int.from_bytes(value[at : at + 4], "big") for at in (0, 4, 8)]
-        engine.debug("server block size constraints: min: {} preferred: {} max: {}".format(*sizes))
-        if not engine.export.set_block_sizes(*sizes):
+    if kind == _INFO_EXPORT:
+        _check_info_length(len(data) == INFO_EXPORT.size, "EXPORT")
+        _, size, flags = INFO_EXPORT.unpack(data)
+        engine.set_size_and_flags(size, flags)
+    elif kind == _INFO_BLOCK_SIZE:
+        _check_info_length(len(data) == INFO_BLOCK_SIZE.size, "BLOCK_SIZE")
+        _, minimum, preferred, maximum = INFO_BLOCK_SIZE.unpack(data)
+        engine.debug("server block size constraints: min: {} preferred: {} max: {}", minimum, preferred, maximum)
+        if not engine.export.set_block_sizes(minimum, preferred, maximum):
             engine.debug("ignoring improper server size constraints")
     elif kind == Info.NAME:
         _check_info_length(len(value) <= MAXIMUM_STRING, "NAME")
@@ -372,7 +377,9 @@ def _check_info_length(right: bool, name: str) -> None:
 def _export_name(engine: Engine) -> Dialogue:
     at = OPTION_STATES["OPT_EXPORT_NAME"]
     name = engine.settings.export_name.encode("utf-8", "surrogateescape")
-    yield from _ask(engine, Opt.EXPORT_NAME, name, at)
+    _ask(engine, Opt.EXPORT_NAME, name, at)
+    yield from _gone(engine)
+    engine.resting = at.receive
     short = engine.settings.handshake_flags & NO_ZEROES
     layout = ExportNameReply if short else ExportNameReplyPadded
     answer = yield from take(engine.inbox, layout.wire_size())
@@ -384,8 +391,9 @@ def _export_name(engine: Engine) -> Dialogue:
 def abort(engine: Engine) -> Dialogue:
     """End the negotiation. The server's answer is not waited for."""
     engine.chunks_sent += 1
-    engine.rest_in(states.SENDING_ABORT)
-    yield from _sent(engine, OPTION.pack(OPTION_MAGIC, Opt.ABORT, 0))
+    engine.resting = states.SENDING_ABORT
+    engine.send(OPTION.pack(OPTION_MAGIC, Opt.ABORT, 0))
+    yield from _gone(engine)
     engine.end_output()
     return None
 
@@ -393,53 +401,62 @@ def abort(engine: Engine) -> Dialogue:
 def raw_option(engine: Engine, option: int, data: bytes, tell: Callable[[int, bytes], None]) -> Dialogue:
     """Send any option; `tell` gets type and data of each reply, up to the final one (ACK or an error)."""
     at = OPTION_STATES["OPT_OTHER"]
-    yield from _ask(engine, option, data, at)
+    _ask(engine, option, data, at)
     while True:
         reply = yield from _reply(engine, option, at)
         tell(reply.type, reply.data or b"")
-        if reply.type == Rep.ACK:
+        if reply.type == _ACK:
             return None
         if Rep(reply.type).is_error:
             return _refusal(engine, reply)
 
 
-def _ask(engine: Engine, option: int, data: bytes, at: OptionStates) -> Program:
-    """Send an option and wait until it is gone."""
+def _ask(engine: Engine, option: int, data: bytes, at: OptionStates) -> None:
+    """Queue an option. `_reply` waits until it is gone."""
     engine.chunks_sent += 1
-    engine.rest_in(at.send)
-    yield from _sent(engine, OPTION.pack(OPTION_MAGIC, option, len(data)) + data)
-    engine.rest_in(at.receive)
+    engine.resting = at.send
+    engine.send(OPTION.pack(OPTION_MAGIC, option, len(data)) + data)
 
 
-def _sent(engine: Engine, data: bytes) -> Program:
-    engine.send(data)
+def _gone(engine: Engine) -> Program:
+    """Wait until what was queued is gone."""
     while engine.has_output:
         yield
 
 
 def _reply(engine: Engine, option: int, at: OptionStates) -> Generator[None, None, Reply]:
-    """Wait for one reply to `option`.
+    """Wait for one reply to `option`, which is gone before that.
 
     Raises:
         Failure: it is no reply to that option, or its length makes no sense.
     """
-    engine.rest_in(at.receive)
-    magic, echoed, kind, length = OPTION_REPLY.unpack((yield from take(engine.inbox, OPTION_REPLY.size)))
+    inbox = engine.inbox
+    while engine.has_output:
+        yield
+    engine.resting = at.receive
+    while inbox.tail - inbox.head < OPTION_REPLY.size:
+        yield
+    magic, echoed, kind, length = OPTION_REPLY.unpack_from(inbox.buffer, inbox.head)
+    inbox.skip(OPTION_REPLY.size)
     if magic != OPTION_REPLY_MAGIC or echoed != option:
         raise Failure("handshake: invalid option reply magic or option")
-    if kind == Rep.ACK and length:
+    if not length and kind != _INFO and kind != _META_CONTEXT:
+        return Reply(kind, 0, b"")
+    if kind == _ACK:
         raise Failure("handshake: invalid NBD_REP_ACK option reply length")
-    if kind == Rep.INFO and length < 2:
+    if kind == _INFO and length < 2:
         raise Failure("handshake: NBD_REP_INFO reply length too small")
-    if kind == Rep.META_CONTEXT and not 4 < length <= 4 + MAXIMUM_STRING:
+    if kind == _META_CONTEXT and not 4 < length <= 4 + MAXIMUM_STRING:
         raise Failure("handshake: invalid NBD_REP_META_CONTEXT reply length")
     if length > MAX_REQUEST_SIZE:
         raise Failure("handshake: invalid option reply length")
-    engine.rest_in(at.receive_payload)
+    engine.resting = at.receive_payload
     if length > KEPT_PAYLOAD:
-        yield from skip(engine.inbox, length)
+        yield from skip(inbox, length)
         return Reply(kind, length, None)
-    return Reply(kind, length, bytes((yield from collect(engine.inbox, length))) if length else b"")
+    while len(inbox) < length:
+        yield
+    return Reply(kind, length, inbox.take(length))
 
 
 def _refusal(engine: Engine, reply: Reply) -> Failure:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from nbdtest.client.commands import Command, clear, local_errno
 from nbdtest.client.constants import READ_DATA, READ_ERROR, READ_HOLE
 from nbdtest.client.errors import Failure
+from nbdtest.client.express import take_ordinary_replies
 from nbdtest.client.extents import cook_extents, count_is_consistent, status_length_fits
 from nbdtest.client.headers import EXTENDED, HOLE, SIMPLE, STRUCTURED
 from nbdtest.client.inbox import Inbox
@@ -72,7 +73,7 @@ def skip(inbox: Inbox, count: int) -> Program:
 
 
 def read_replies(engine: Engine) -> Program:
-    """Read replies until the connection ends.
+    """Read replies until the inbox is empty between two of them.
 
     Raises:
         Failure: what arrived cannot be told apart from what follows it; the connection is lost.
@@ -81,7 +82,9 @@ def read_replies(engine: Engine) -> Program:
     chunk_magic = EXTENDED_REPLY_MAGIC if engine.extended else STRUCTURED_REPLY_MAGIC
     while True:
         engine.mid_message = False
-        engine.take_ordinary_replies()
+        take_ordinary_replies(engine)
+        if not len(inbox):
+            return
         while len(inbox) < 4:
             yield
         magic = int.from_bytes(inbox.view[inbox.head : inbox.head + 4], "big")

@@ -20,6 +20,10 @@ MAX_REQUEST_SIZE = 64 << 20
 LEAST_PAYLOAD = 1 << 20  # SIZE-027: even a server that says less has to take this much
 SIGNED_LIMIT = (1 << 63) - 1
 UNLIMITED = 0xFFFF_FFFF
+_SEND_DF = TransmissionFlag.SEND_DF.value
+_SEND_WRITE_ZEROES = TransmissionFlag.SEND_WRITE_ZEROES.value
+_SEND_FAST_ZERO = TransmissionFlag.SEND_FAST_ZERO.value
+_BLOCK_STATUS_PAYLOAD = TransmissionFlag.BLOCK_STATUS_PAYLOAD.value
 
 
 @dataclass(slots=True)
@@ -98,11 +102,11 @@ class Export:
         if not flags:
             raise Failure("handshake: invalid eflags == 0 from server", errnum=22)
         if not structured:
-            flags &= ~TransmissionFlag.SEND_DF.value
+            flags &= ~_SEND_DF
         if not extended:
-            flags &= ~TransmissionFlag.BLOCK_STATUS_PAYLOAD.value
-        if not flags & TransmissionFlag.SEND_WRITE_ZEROES.value:
-            flags &= ~TransmissionFlag.SEND_FAST_ZERO.value
+            flags &= ~_BLOCK_STATUS_PAYLOAD
+        if not flags & _SEND_WRITE_ZEROES:
+            flags &= ~_SEND_FAST_ZERO
         self.size, self.flags = size, flags
 
     def set_block_sizes(self, minimum: int, preferred: int, maximum: int) -> bool:

@@ -13,10 +13,12 @@ __all__ = [
     "ALL_STATES",
     "BOTH",
     "CLOSED",
+    "CONNECTING",
     "CONNECTING_TCP",
     "CONNECTING_TO",
     "DEAD",
     "NEGOTIATING",
+    "NOT_OVER",
     "OLDSTYLE",
     "OPTION_STATES",
     "READING",
@@ -61,6 +63,8 @@ _PHRASES = {
 
 
 # Plain integers, like the states' bits: Python's flags are slow, and these are tested often.
+CONNECTING = Group.CONNECTING.value
+NOT_OVER = (Group.ANY & ~(Group.CLOSED | Group.DEAD)).value
 READING = AIO_DIRECTION.READ.value
 WRITING = AIO_DIRECTION.WRITE.value
 BOTH = AIO_DIRECTION.BOTH.value

@@ -24,7 +24,7 @@ from nbdtest.client.errors import Failure
 from nbdtest.client.fastlane import Begun
 from nbdtest.client.handle.call import CONNECTED, HAGGLING, Entered, permitted
 from nbdtest.client.handle.submitting import Submitting
-from nbdtest.client.states import NEGOTIATING
+from nbdtest.client.states import NEGOTIATING, NOT_OVER
 from nbdtest.net.clock import Deadline
 from nbdtest.wire import Cmd
 
@@ -38,6 +38,8 @@ _WRITE_ZEROES = Cmd.WRITE_ZEROES.value
 FUA = int(CMD_FLAG_FUA)
 ZERO_FLAGS = int(CMD_FLAG_FUA | CMD_FLAG_NO_HOLE | CMD_FLAG_FAST_ZERO)
 WRITE_FLAGS = int(CMD_FLAG_FUA | CMD_FLAG_PAYLOAD_LEN)
+ABANDON_PENDING = int(SHUTDOWN_ABANDON_PENDING)
+SHUTDOWN_FLAGS = int(SHUTDOWN_MASK)
 FILTER_FLAGS = int(CMD_FLAG_REQ_ONE | CMD_FLAG_PAYLOAD_LEN)
 
 
@@ -90,8 +92,13 @@ class CommandCalls(Submitting):
     @permitted(CONNECTED)
     def flush(self, flags: int = 0) -> None:
         """Wait until everything whose write has been answered is in permanent storage."""
-        if self._is_ordered("flush", _FLUSH, 0, 0, flags):
-            return
+        if (lane := self._lane) is not None and not flags:
+            try:
+                if lane.order(_FLUSH, 0, 0):
+                    return
+            except Begun as begun:
+                self._finish_begun("flush", begun.command)
+                return
         flags = arguments.u32("flags", flags)
         with self._enter("flush", flags=flags):
             flags = self._check(Cmd.FLUSH, 0, 0, flags, 0)
@@ -173,9 +180,9 @@ class CommandCalls(Submitting):
         """
         flags = arguments.u32("flags", flags)
         with self._enter("shutdown", flags=flags):
-            if flags & ~SHUTDOWN_MASK:
+            if flags & ~SHUTDOWN_FLAGS:
                 raise Failure(f"flags: invalid value for flag: 0x{flags:x}", errno.EINVAL)
-            self._shut_down(bool(flags & SHUTDOWN_ABANDON_PENDING), self._deadline())
+            self._shut_down(bool(flags & ABANDON_PENDING), self._deadline())
 
     # ---- how
 
@@ -189,7 +196,7 @@ class CommandCalls(Submitting):
             if not engine.disconnecting:
                 engine.disconnect()
                 driver.flush()
-        driver.run_until(lambda: engine.over, deadline)
+        driver.run_while(NOT_OVER, deadline)
 
     def _is_ordered(self, name: str, type_: int, count: int, offset: int, flags: int) -> bool:
         """Whether the fast lane has taken and completed a command without data."""

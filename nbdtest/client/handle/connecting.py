@@ -13,7 +13,7 @@ from nbdtest.client.connecting import Connector, TCPConnector, adopt_socket, uni
 from nbdtest.client.errors import Failure
 from nbdtest.client.handle.call import ANY, CREATED, permitted
 from nbdtest.client.handle.core import HandleCore
-from nbdtest.client.states import Group
+from nbdtest.client.states import CONNECTING, Group
 from nbdtest.client.subprocesses import start_activated, start_on_socketpair
 from nbdtest.net.addresses import CID_ANY, Address, TCPAddress, UnixAddress, VsockAddress
 
@@ -238,10 +238,9 @@ class ConnectingCalls(HandleCore):
             raise
 
     def _wait_until_connected(self) -> None:
-        engine, driver = self._engine, self._driver
-        driver.run_until(lambda: not driver.state.bit & Group.CONNECTING.value, self._deadline())
-        if engine.over:
-            raise engine.failure or Failure("connection is closed")
+        self._driver.run_while(CONNECTING, self._deadline())
+        if self._engine.over:
+            raise self._engine.failure or Failure("connection is closed")
 
 
 def _tcp_arguments(hostname: str, port: str | int) -> str:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from nbdtest.client.constants import STRICT_MASK
 from nbdtest.client.debug import Reporter, print_exception
-from nbdtest.client.driver import Driver
+from nbdtest.client.driver import FOREVER, Driver
 from nbdtest.client.engine import Engine
 from nbdtest.client.errors import ClosedHandle
 from nbdtest.client.fastlane import FastLane
@@ -22,6 +22,7 @@ from nbdtest.net.clock import Deadline
 
 __all__ = ["HandleCore"]
 
+_STRICT = STRICT_MASK.value
 _numbers = itertools.count(1)
 
 
@@ -69,14 +70,14 @@ class HandleCore:
     def _open_lane(self) -> None:
         """Open the fast lane where the settings leave nothing to be checked, said or timed; else close it."""
         settings, channel = self._settings, self._driver.channel
-        plain = not settings.debug and settings.strict == STRICT_MASK.value and self._timeout_s is None
+        plain = not settings.debug and settings.strict == _STRICT and self._timeout_s is None
         if plain and channel is not None and self._engine.transmitting:
             self._lane = FastLane(self._engine, channel, self._lock)
         else:
             self._lane = None
 
     def _deadline(self) -> Deadline:
-        return Deadline(self._timeout_s)
+        return FOREVER if self._timeout_s is None else Deadline(self._timeout_s)
 
     @permitted(ANY, since="1.16", can_fail=False)
     def close(self) -> None:

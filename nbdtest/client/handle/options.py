@@ -12,7 +12,7 @@ from nbdtest.client.errors import Failure
 from nbdtest.client.handle.call import HAGGLING, permitted
 from nbdtest.client.handle.core import HandleCore
 from nbdtest.client.negotiation import Dialogue
-from nbdtest.client.states import CLOSED, NEGOTIATING, READY, Group, State
+from nbdtest.client.states import CLOSED, CONNECTING, NEGOTIATING, READY, State
 
 __all__ = ["OptionCalls"]
 
@@ -257,8 +257,7 @@ class OptionCalls(HandleCore):
         return told.count
 
     def _wait_for_option(self) -> None:
-        driver = self._driver
-        driver.run_until(lambda: not driver.state.bit & Group.CONNECTING.value, self._deadline())
+        self._driver.run_while(CONNECTING, self._deadline())
 
     def _wait_for_agreement(self) -> None:
         """Wait for the final reply.
