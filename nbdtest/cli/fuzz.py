@@ -15,6 +15,7 @@ from nbdtest.fixtures.sources import open_source
 from nbdtest.fixtures.subject import DEFAULT_TIMEOUT_S
 from nbdtest.fuzz.campaign import Campaign, Limits, Progress
 from nbdtest.fuzz.clients import ClientCampaign
+from nbdtest.fuzz.corpus import Corpus
 from nbdtest.fuzz.finding import Finding, save
 from nbdtest.fuzz.player import Player
 from nbdtest.net.clock import monotonic_s
@@ -38,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help="repeat the sessions of an earlier run")
     parser.add_argument(
         "--into", default="findings", metavar="DIR", help="where findings are kept (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--corpus",
+        metavar="DIR",
+        help="keep sessions that show something new there, start from those that are there, and mutate them",
     )
     parser.add_argument("--stop-after", type=int, metavar="N", help="stop after so many different findings")
     parser.add_argument(
@@ -87,13 +93,19 @@ def run(arguments: argparse.Namespace) -> int:
         version = f" ({source.version})" if source.version else ""
         print(f"{source.name}{version}: seed {seed}{'' if player.ground.writable else ', reading only'}")
         target = player.target.info()
+        corpus = Corpus(Path(arguments.corpus)) if arguments.corpus else None
+        if corpus is not None:
+            corpus.load(player.ground, player.target.export)
         campaign = Campaign(
             player,
             seed=seed,
             tell=reporter.tell,
             found=reporter.found,
             foreseen=lambda problem: is_foreseen(problem, target, deviations),
+            corpus=corpus,
         )
+        if corpus is not None:
+            print(f"{len(corpus.scripts)} sessions from {corpus.folder}")
         try:
             campaign.run(limits)
         except KeyboardInterrupt:

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from nbdtest.fuzz.corpus import Corpus
 from nbdtest.fuzz.coverage import Coverage
 from nbdtest.fuzz.decoding import COMMAND_BYTES, HEAD_BYTES, script_from
 from nbdtest.fuzz.finding import Finding
+from nbdtest.fuzz.mutating import mutated
 from nbdtest.fuzz.player import STAYS_OPEN, Player
 from nbdtest.fuzz.problem import Kind, Problem
 from nbdtest.fuzz.script import Script, Send
 from nbdtest.fuzz.shrinking import shrink
+from nbdtest.fuzz.streams import messages_of, script_of
 from nbdtest.fuzz.visits import visit
 from nbdtest.net.clock import monotonic_s
 
@@ -27,6 +30,10 @@ _COMMANDS_EACH = (1, 8, 64, 200, 200)
 """How many commands a session has: short ones reach the handshake more often, long ones the disk."""
 _VISITS = 4
 """One session in so many is none of random commands."""
+_MUTANTS = 3
+"""With a corpus, one session in so many is a mutant."""
+_KEPT = 8
+"""How many messages of a session a mutant keeps from its beginning, and then from somewhere in it."""
 _VITALS_EVERY = 500
 _SHRINKING_S = 30.0
 _SHRINKING_PATIENCE_S = 1.0
@@ -68,7 +75,8 @@ class Progress:
 class Campaign:
     """Fuzzes one server. `tell` is called now and then; `found` with each new finding.
 
-    A problem that is `foreseen` is counted and no finding, and is not waited for.
+    A problem that is `foreseen` is counted and no finding, and is not waited for. With a `corpus`, its sessions are
+    played first, what shows something new joins it, and a part of the sessions are mutants of those in it.
     """
 
     def __init__(
@@ -79,12 +87,14 @@ class Campaign:
         tell: Callable[[Progress], None] = lambda progress: None,
         found: Callable[[Finding, Player], None] = lambda finding, player: None,
         foreseen: Callable[[Problem], bool] = lambda problem: False,
+        corpus: Corpus | None = None,
     ) -> None:
         self.player = player
         self.seed = seed
         self.progress = Progress(coverage=player.coverage)
         self._tell = tell
         self._found = found
+        self._corpus = corpus
         self._foreseen = foreseen
         if foreseen(STAYS_OPEN):
             player.known.add(STAYS_OPEN.identity)
@@ -98,22 +108,39 @@ class Campaign:
         source = random.Random(self.seed)
         began = monotonic_s()
         progress = self.progress
+        first = iter(tuple(self._corpus.scripts) if self._corpus is not None else ())
         while not self._over(limits, began):
-            self.play(self._next(source))
+            script = next(first, None)
+            self.play(self._next(source) if script is None else script)
             progress.seconds = monotonic_s() - began
             self._tell(progress)
         return progress
 
     def _next(self, source: random.Random) -> Script:
+        if self._corpus is not None and self._corpus.scripts and source.randrange(_MUTANTS) == 0:
+            mutant = self._mutant(self._corpus.scripts, source)
+            if mutant is not None:
+                return mutant
         if source.randrange(_VISITS) == 0:
             return visit(source, self.player.ground, self._names)
         size = source.choice(_COMMANDS_EACH)
         return script_from(source.randbytes(HEAD_BYTES + COMMAND_BYTES * size), self.player.ground)
 
+    def _mutant(self, scripts: Sequence[Script], source: random.Random) -> Script | None:
+        export = self.player.target.export
+        one, other = (messages_of(source.choice(scripts), export) for _ in range(2))
+        start = source.randrange(len(one))
+        # The handshake, and a few of the many commands that a session may have.
+        messages = [*one[:start][:_KEPT], *one[start:][:_KEPT]]
+        return script_of(mutated(messages, other, source), self.player.ground, export)
+
     def play(self, script: Script) -> Problem | None:
         """Play one session, and look into it if it fails."""
         progress = self.progress
+        seen_before = self.player.coverage.size
         problem = self.player.play(script)
+        if self._corpus is not None and self.player.coverage.size > seen_before:
+            self._corpus.add(script)
         progress.sessions += 1
         progress.commands += script.commands
         if problem is None and progress.sessions % _VITALS_EVERY == 0:
@@ -160,6 +187,8 @@ class Campaign:
             reproducible=reproducible,
         )
         self.progress.findings.append(finding)
+        if self._corpus is not None:
+            self._corpus.add(small)
         self._found(finding, self.player)
 
     def _shrunk(self, script: Script, fails: Callable[[Script], bool]) -> Script:

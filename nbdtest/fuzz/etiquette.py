@@ -34,6 +34,8 @@ _PARTS = {
 }
 """The options whose answer has parts, and of which kind."""
 _BASE = "base:"
+_LONGEST_OPTION = 16 << 10
+"""Above this a server may well take it for an attack."""
 
 
 def may_be_left(option: Option) -> bool:
@@ -42,7 +44,12 @@ def may_be_left(option: Option) -> bool:
         decoded = decode_option_data(option)
     except PeerViolation:
         return True
-    return isinstance(decoded, InfoRequest | MetaContextRequest) and "\0" in decoded.name
+    if len(option.data) > _LONGEST_OPTION:
+        return True
+    strings: tuple[str, ...] = ()
+    if isinstance(decoded, InfoRequest | MetaContextRequest):
+        strings = (decoded.name, *(decoded.queries if isinstance(decoded, MetaContextRequest) else ()))
+    return any(_is_no_string(string) for string in strings)
 
 
 class Etiquette:
@@ -75,7 +82,7 @@ class Etiquette:
                 decoded = decode_option_reply_data(reply)
             except PeerViolation as violation:
                 return "an option reply is malformed", violation.requirement or "OPT-016", str(violation)
-            if isinstance(decoded, ServerExport) and len(decoded.name.encode()) > MAXIMUM_STRING:
+            if isinstance(decoded, ServerExport) and _size_of(decoded.name) > MAXIMUM_STRING:
                 return "a name is longer than any string may be", "CONV-006", ""
             if reply.type.is_error and len(reply.data) > MAXIMUM_STRING:
                 return "an error's text is longer than any string may be", "CONV-006", f"{len(reply.data)} bytes"
@@ -128,3 +135,12 @@ class Etiquette:
 
 def _decoded(reply: OptionReply) -> object:
     return decode_option_reply_data(reply)
+
+
+def _is_no_string(text: str) -> bool:
+    """Whether the specification does not allow this as a string: it has a NUL, is too long, or was no UTF-8."""
+    return "\0" in text or _size_of(text) > MAXIMUM_STRING or any("\ud800" <= each <= "\udfff" for each in text)
+
+
+def _size_of(text: str) -> int:
+    return len(text.encode(errors="surrogateescape"))

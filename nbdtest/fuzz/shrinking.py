@@ -122,9 +122,17 @@ def _simpler(script: Script) -> Iterator[Script]:
                 for simpler in _simpler_command(command):
                     changed = replace(step, commands=_with(step.commands, at, simpler))
                     yield replace(script, steps=_with(script.steps, number, changed))
-        elif isinstance(step, Hostile) and len(step.data) > 1:
-            changed_data = replace(step, data=step.data[: len(step.data) // 2])
-            yield replace(script, steps=_with(script.steps, number, changed_data))
+        elif isinstance(step, Hostile):
+            for shorter in _shorter(step.data):
+                yield replace(script, steps=_with(script.steps, number, replace(step, data=shorter)))
+
+
+def _shorter(data: bytes) -> Iterator[bytes]:
+    """The data without its second half, its first one, and so on down to sixteenths, or single bytes of a few."""
+    for parts in (2, 4, 8, 16):
+        size = len(data) // parts
+        if size:
+            yield from (data[:at] + data[at + size :] for at in range(len(data) - size, -1, -size))
 
 
 def _simpler_command(command: Command) -> Iterator[Command]:

@@ -27,7 +27,7 @@ from nbdtest.wire import (
 __all__ = ["visit"]
 
 _STRANGER = "nbdtest-no-such-export"
-_LENGTHS_OF_NAMES = (255, 256, 1024, 3000, 4096)
+_LENGTHS_OF_NAMES = (255, 256, 1024, 3000, 4096, 4096)
 _QUERIES: tuple[tuple[str, ...], ...] = (
     ("base:allocation",),
     (),
@@ -76,7 +76,8 @@ def _talk(source: random.Random, ground: Ground, names: Sequence[str]) -> Script
 
 def _option(source: random.Random, names: Sequence[str]) -> Option:
     known = source.choice(names)
-    name = source.choice((names[0], known, _STRANGER, known + "\0x", "n" * source.choice(_LENGTHS_OF_NAMES)))
+    long = "n" * source.choice(_LENGTHS_OF_NAMES)
+    name = source.choice((names[0], known, _STRANGER, known + "\0x", long, long))
     match source.randrange(8):
         case 0:
             return Option(option=Opt.LIST)

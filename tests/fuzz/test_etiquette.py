@@ -66,6 +66,7 @@ BASE = "base:allocation"
         (Opt.LIST, b"", [(Rep.SERVER, ServerExport(name="disk").encode()), ACK], ""),
         (Opt.LIST, b"", [(Rep.SERVER, ServerExport(name="n" * 4097).encode()), ACK], "CONV-006"),
         (Opt.LIST, b"", [(Rep.SERVER, b"\0\0\0\x09short"), ACK], "OPT-016"),
+        (Opt.LIST, b"", [(Rep.SERVER, b"\0\0\0\x01\xff"), ACK], ""),
         (Opt.LIST, b"", [size_is(SIZE), ACK], "OPT-016"),
         (Opt.LIST, b"", [(Rep.ACK, b"data")], "OPT-016"),
         (Opt.INFO, info("disk"), [size_is(SIZE), ACK], ""),
@@ -103,9 +104,15 @@ def test_a_reply_has_to_name_the_option() -> None:
         (Option(option=Opt.LIST, data=b"x"), True),
         (Option(option=Opt.INFO, data=InfoRequest(name="disk", infos=(Info.NAME,)).encode()), False),
         (Option(option=Opt.INFO, data=info("disk\0x")), True),
+        (Option(option=Opt.INFO, data=info("n" * 4096)), False),
+        (Option(option=Opt.INFO, data=info("n" * 4097)), True),
+        (Option(option=Opt.INFO, data=b"\0\0\0\x01\xff\0\0"), True),
+        (Option(option=Opt.SET_META_CONTEXT, data=contexts(BASE)), False),
+        (Option(option=Opt.SET_META_CONTEXT, data=contexts(BASE, "x:\0")), True),
+        (Option(option=UNKNOWN, data=bytes(20_000)), True),
         (Option(option=UNKNOWN, data=b"anything"), False),
     ],
-    ids=repr,
+    ids=lambda value: repr(value)[:60],
 )
 def test_a_server_may_hang_up_at_what_no_client_may_send(option: Option, illegal: bool) -> None:
     assert may_be_left(option) is illegal
