@@ -24,15 +24,15 @@ from nbdtest.wire import (
 if TYPE_CHECKING:
     from nbdtest.client.engine import Engine
 
-__all__ = ["LARGE_READ", "take_ordinary_replies"]
+__all__ = ["LARGE_READ", "WORTH_LENDING", "take_ordinary_replies"]
 
 _READ = Cmd.READ.value
 _DISC = Cmd.DISC.value
-_DONE_DATA = (
-    ReplyFlag.DONE.value << 16 | ReplyType.OFFSET_DATA.value
-)  # flags and type, where a simple reply has its error
+# Flags and type, where a simple reply has its error.
+_DONE_DATA = ReplyFlag.DONE.value << 16 | ReplyType.OFFSET_DATA.value
 
 LARGE_READ = 1 << 17  # from here on a reply is not gathered in the staging buffer
+WORTH_LENDING = 1 << 14  # so many missing bytes of a reply are received where they belong, at the cost of a system call
 
 
 # All kinds of reply begin with magic, flags and type (or error), and cookie. After that comes, in a structured one with
@@ -41,8 +41,12 @@ _HEAD = struct.Struct(">IIQIQ")
 _EXTENDED_REST = struct.Struct(">QQQ")
 
 
-def take_ordinary_replies(engine: Engine) -> None:
-    """Take replies as long as they are complete and ordinary."""
+def take_ordinary_replies(engine: Engine) -> bool:
+    """Take replies as long as they are complete and ordinary.
+
+    Returns:
+        Whether what is left is an ordinary reply too, of which so little is missing that it is to be waited for.
+    """
     inbox, in_flight, done = engine.inbox, engine.in_flight, engine.done
     buffer, view, tail, last_sent = inbox.buffer, inbox.view, inbox.tail, engine.last_sent
     structured, extended = engine.structured, engine.extended
@@ -56,7 +60,7 @@ def take_ordinary_replies(engine: Engine) -> None:
             length = offset = 0
         command = in_flight.get(cookie)
         if command is None or command.error or command.chunk is not None or cookie > last_sent:
-            return
+            return False
         kind = command.type
         if kind == _READ:
             count = command.count
@@ -65,31 +69,27 @@ def take_ordinary_replies(engine: Engine) -> None:
             elif word == _DONE_DATA and magic == EXTENDED_REPLY_MAGIC and extended:
                 start = head + 40
                 if tail < start:
-                    return
+                    return False
                 asked, length, offset = _EXTENDED_REST.unpack_from(buffer, head + 16)
                 if asked != offset:
-                    return
+                    return False
             elif not word and magic == SIMPLE_REPLY_MAGIC and not structured:
                 start = head + 16
                 length, offset = count + 8, command.offset
             else:
-                return
+                return False
             end = start + count
-            if (
-                end > tail
-                or length != count + 8
-                or offset != command.offset
-                or count >= LARGE_READ
-                or command.arrived is not None
-            ):
-                return
+            if length != count + 8 or offset != command.offset or count >= LARGE_READ or command.arrived is not None:
+                return False
+            if end > tail:
+                return end - tail < WORTH_LENDING
             command.view[:] = view[start:end]  # type: ignore[index]  # a read has a buffer
             command.whole = True
             head = end
         elif not word and magic == SIMPLE_REPLY_MAGIC and not extended and kind != _DISC:
             head += 16
         else:
-            return
+            return False
         inbox.head = head
         engine.chunks_received += 1
         del in_flight[cookie]
@@ -105,3 +105,4 @@ def take_ordinary_replies(engine: Engine) -> None:
             answer = engine.callback_raised(command, error)
         if not (answer == 1 and isinstance(answer, int)):
             engine.conclude(command, answer, cell)
+    return False

@@ -240,6 +240,7 @@ class FastLane:
                 raised = error
             finally:
                 engine.running = False
+                engine.calm = True  # a callback can give the connection nothing to do
             if problem or raised is not None or answer == -1:
                 command = Command.block_status(offset, count, 0, extent, wide=wide)
                 if raised is not None:
@@ -273,7 +274,6 @@ class FastLane:
             command = Command(_READ, offset, count, 0, memoryview(memory), completion)
             cookie = command.cookie = engine.next_cookie
             engine.next_cookie = cookie + 1
-            engine.calm = False
             engine.in_flight[cookie] = command
             engine.chunks_sent += 1
             if self._extended:
@@ -309,7 +309,6 @@ class FastLane:
             command = Command(_WRITE, offset, count, flags, memoryview(memory), completion)
             cookie = command.cookie = engine.next_cookie
             engine.next_cookie = cookie + 1
-            engine.calm = False
             engine.in_flight[cookie] = command
             engine.chunks_sent += 1
             if self._extended:

@@ -47,8 +47,8 @@ class Inbox:
             return self._lent
         if self.head == self.tail:
             self.head = self.tail = 0
-        elif self._capacity - self.tail < NARROW:
-            self._compact()
+        elif self.head and (self.tail - self.head < NARROW or self._capacity - self.tail < NARROW):
+            self._compact()  # a few bytes are moved to have room for many
         if self.narrow:
             return self.view[self.tail : self.tail + NARROW]
         return self.view[self.tail :] if self.tail else self.view

@@ -82,7 +82,8 @@ def read_replies(engine: Engine) -> Program:
     chunk_magic = EXTENDED_REPLY_MAGIC if engine.extended else STRUCTURED_REPLY_MAGIC
     while True:
         engine.mid_message = False
-        take_ordinary_replies(engine)
+        while take_ordinary_replies(engine):
+            yield
         if not len(inbox):
             return
         while len(inbox) < 4:

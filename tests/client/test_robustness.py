@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbdtest.client import negotiation, states
+from nbdtest.client import negotiation, replies, states
 from nbdtest.client.commands import Command
 from nbdtest.client.engine import Engine
+from nbdtest.client.express import WORTH_LENDING
 from nbdtest.client.inbox import CAPACITY
 from nbdtest.client.settings import Settings
 from nbdtest.wire import (
@@ -224,6 +225,18 @@ SITUATIONS = {
             ]
         ),
     ),
+    "replies-ordinary": Situation(
+        transmitting,
+        b"".join(
+            [
+                SimpleReply(cookie=3).encode(),
+                data_chunk(2, 4096, BIG[:20_000]),
+                SimpleReply(cookie=4).encode(),
+                data_chunk(1, 0, BIG[:64]),
+                chunk(5, ReplyType.BLOCK_STATUS, STATUS),
+            ]
+        ),
+    ),
     "replies-extended": Situation(
         lambda outcome: transmitting(outcome, extended=True),
         b"".join(
@@ -304,6 +317,35 @@ def test_any_bytes_end_well_and_the_same_however_they_are_split(name: str) -> No
         assert run(situation, data, splits) == run(situation, data, [1 << 20])
 
     check()
+
+
+@pytest.mark.parametrize("name", [name for name in SITUATIONS if name.startswith("replies-")])
+def test_the_express_lane_changes_no_outcome(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    situation = SITUATIONS[name]
+
+    @given(damage(situation.honest), SPLITS)
+    def check(data: bytes, splits: list[int]) -> None:
+        express = run(situation, data, splits)
+        with monkeypatch.context() as closed:
+            closed.setattr(replies, "take_ordinary_replies", lambda engine: False)
+            assert run(situation, data, splits) == express
+
+    check()
+
+
+@pytest.mark.parametrize(
+    ("missing", "lent"), [(1, 0), (WORTH_LENDING - 1, 0), (WORTH_LENDING, WORTH_LENDING)], ids=["byte", "few", "many"]
+)
+def test_the_rest_of_a_reply_is_received_in_place_when_much_is_missing(missing: int, lent: int) -> None:
+    outcome = Outcome()
+    engine = transmitting(outcome)
+    reply = data_chunk(2, 4096, BIG[:20_000])
+    feed(engine, reply[:-missing], [1 << 20])
+    assert engine.inbox.lent_rest == lent
+    assert outcome.ends[2] == []
+    feed(engine, reply[-missing:], [1 << 20])
+    assert outcome.ends[2] == [0]
+    assert outcome.buffers[1] == BIG[:20_000]
 
 
 @given(st.binary(max_size=400), st.sampled_from(sorted(SITUATIONS)))
