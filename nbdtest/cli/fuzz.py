@@ -14,6 +14,8 @@ from nbdtest.fixtures.parsing import FORMS, parse_server
 from nbdtest.fixtures.sources import open_source
 from nbdtest.fixtures.subject import DEFAULT_TIMEOUT_S
 from nbdtest.fuzz.campaign import Campaign, Limits, Progress
+from nbdtest.fuzz.client_finding import format_rules
+from nbdtest.fuzz.client_finding import save as save_client
 from nbdtest.fuzz.clients import ClientCampaign
 from nbdtest.fuzz.corpus import Corpus
 from nbdtest.fuzz.finding import Finding, save
@@ -82,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     if bool(arguments.client) == bool(arguments.spec):
         raise UsageError("say either which server to test or, with --client, which client")
     if arguments.client:
-        return _fuzz_client(arguments.client, limits, seed)
+        return _fuzz_client(arguments.client, limits, seed, Path(arguments.into))
     folder = Path(arguments.into)
     spec = parse_server(arguments.spec)
     deviations = (*spec.deviations, *read_deviations(arguments.expect))
@@ -116,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
         source.close()
 
 
-def _fuzz_client(command: str, limits: Limits, seed: int) -> int:
+def _fuzz_client(command: str, limits: Limits, seed: int, folder: Path) -> int:
     """Fuzz a client, print what is found first, and return 1 if anything was."""
     (spec,) = parse_clients([command])
     source = CommandSource(spec)
@@ -124,13 +126,18 @@ def _fuzz_client(command: str, limits: Limits, seed: int) -> int:
         print(f"{source.name}{f' ({source.version})' if source.version else ''}: seed {seed}")
         campaign = ClientCampaign(source, seed)
         campaign.rehearse()
-        finding = campaign.run(runs=limits.sessions, seconds=limits.seconds)
+        caught = campaign.run(runs=limits.sessions, seconds=limits.seconds)
     finally:
         source.close()
-    print(f"{campaign.runs} runs in {campaign.seconds:.0f} s, {'1 finding' if finding else '0 findings'}")
-    if finding is None:
+    print(f"{campaign.runs} runs in {campaign.seconds:.0f} s, {'1 finding' if caught else '0 findings'}")
+    if caught is None:
         return 0
-    print(f"\n{finding.problem}\n\non a fake server with\n\n{finding.python}\n{finding.story}\n\n{finding.output}")
+    place = save_client(caught.finding, folder, transcript=caught.transcript, output=caught.output)
+    count = len(caught.finding.rules)
+    print(
+        f"\n{caught.finding.problem}\n  {count} misbehaviour{'' if count == 1 else 's'} of the server; kept in {place}"
+    )
+    print(f"  repeat: nbdtest replay {place}\n\n{format_rules(caught.finding.rules)}\n\n{caught.output}")
     return 1
 
 

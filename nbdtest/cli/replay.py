@@ -4,11 +4,16 @@ import argparse
 from pathlib import Path
 
 from nbdtest.conformance.target import ServerTarget
+from nbdtest.fixtures.client_command import CommandSource, parse_clients
 from nbdtest.fixtures.parsing import parse_server
 from nbdtest.fixtures.sources import open_source
 from nbdtest.fixtures.subject import DEFAULT_TIMEOUT_S
-from nbdtest.fuzz.finding import Finding, load
+from nbdtest.fuzz.client_finding import ClientFinding, concerns_client
+from nbdtest.fuzz.client_finding import load as load_client
+from nbdtest.fuzz.clients import ClientCampaign
+from nbdtest.fuzz.finding import Finding, load, read
 from nbdtest.fuzz.player import Player
+from nbdtest.fuzz.problem import Problem
 
 __all__ = ["add_arguments", "run"]
 
@@ -17,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("folder", metavar="FOLDER", nargs="+", help="finding of `nbdtest fuzz`")
     parser.add_argument("--server", metavar="SPEC", help="play it on this server instead of the one it was found on")
+    parser.add_argument("--client", metavar="COMMAND", help="run this client instead of the one it was found in")
     parser.add_argument(
         "--timeout",
         type=float,
@@ -34,11 +40,26 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UsageError: a folder holds no finding, or the server cannot be tested.
     """
-    findings = [load(Path(folder)) for folder in arguments.folder]
+    folders = [Path(folder) for folder in arguments.folder]
+    findings = [load_client(folder) if concerns_client(read(folder)) else load(folder) for folder in folders]
     found = 0
     for finding in findings:
-        found |= _play(finding, arguments)
+        found |= _play(finding, arguments) if isinstance(finding, Finding) else _run(finding, arguments)
     return found
+
+
+def _run(finding: ClientFinding, arguments: argparse.Namespace) -> bool:
+    (spec,) = parse_clients([arguments.client or finding.command])
+    source = CommandSource(spec)
+    try:
+        campaign = ClientCampaign(source)
+        problem = campaign.play(finding.rules)
+    finally:
+        source.close()
+    _tell(f"{finding.name} on {source.name}", problem, finding.problem)
+    if arguments.transcript:
+        print(campaign.transcript.format())
+    return problem is not None
 
 
 def _play(finding: Finding, arguments: argparse.Namespace) -> bool:
@@ -48,9 +69,13 @@ def _play(finding: Finding, arguments: argparse.Namespace) -> bool:
         problem = player.play(finding.script, record=True, afresh=True)
     finally:
         source.close()
-    print(f"{finding.name} on {source.name}: {problem or 'all is well'}")
-    if problem is not None and problem.identity != finding.problem.identity:
-        print(f"  it was: {finding.problem}")
+    _tell(f"{finding.name} on {source.name}", problem, finding.problem)
     if arguments.transcript:
         print(player.transcript.format())
     return problem is not None
+
+
+def _tell(what: str, problem: Problem | None, earlier: Problem) -> None:
+    print(f"{what}: {problem or 'all is well'}")
+    if problem is not None and problem.identity != earlier.identity:
+        print(f"  it was: {earlier}")

@@ -17,19 +17,19 @@ from hypothesis.errors import NoSuchExample
 from nbdtest.conformance.client_source import ClientSource
 from nbdtest.errors import UsageError
 from nbdtest.fakeserver import FakeServer
-from nbdtest.fakeserver.rules import RuleBook
+from nbdtest.fuzz.client_finding import ClientFinding
 from nbdtest.fuzz.problem import SANITIZER_WORDS, Kind, Problem
 from nbdtest.fuzz.strategies.exports import Misbehaviour, misbehaviours
 from nbdtest.model import MemoryDisk
 from nbdtest.net.clock import monotonic_s
 from nbdtest.net.process import Exit
+from nbdtest.wire import Transcript
 
-__all__ = ["ClientCampaign", "ClientFinding"]
+__all__ = ["Caught", "ClientCampaign"]
 
 _SIZE = 1 << 20
 _CONTENT = bytes(range(256)) * 64
 _MOST_RULES = 3
-_KEPT_RECORDS = 80
 _SHRINKING_RUNS = 150
 
 
@@ -38,23 +38,12 @@ class _Enough(BaseException):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClientFinding:
-    """What a client did wrong, and the fewest misbehaviours of the server known to provoke it."""
+class Caught:
+    """One run in which a client did something wrong: what was exchanged, and what it printed."""
 
-    problem: Problem
-    rules: tuple[Misbehaviour, ...]
-    story: str
-    """The exchange, drawn."""
+    finding: ClientFinding
+    transcript: Transcript
     output: str
-    """What the client printed."""
-
-    @property
-    def python(self) -> str:
-        """The rules as the code that makes them on a fake server."""
-        book = RuleBook()
-        for rule in self.rules:
-            rule.install(book)
-        return "".join(f"server.{rule!r}\n" for rule in book.rules)
 
 
 @dataclass(slots=True)
@@ -62,11 +51,13 @@ class ClientCampaign:
     """Runs one client again and again. `patience_s` is how long it may take, and then how long to notice the end."""
 
     source: ClientSource
-    seed: int
+    seed: int = 0
     patience_s: float = 3.0
     runs: int = 0
     seconds: float = 0.0
-    _last: ClientFinding | None = field(default=None, init=False)
+    transcript: Transcript = field(default_factory=Transcript, init=False)
+    """What the last run exchanged."""
+    _last: Caught | None = field(default=None, init=False)
 
     def rehearse(self) -> None:
         """Run it once on the correct server.
@@ -78,7 +69,7 @@ class ClientCampaign:
             assert self._last is not None
             raise UsageError(f"the client fails on a correct server: {problem}\n{self._last.output}")
 
-    def run(self, *, runs: int | None = None, seconds: float | None = None) -> ClientFinding | None:
+    def run(self, *, runs: int | None = None, seconds: float | None = None) -> Caught | None:
         """Let the server misbehave until something is found, made small, or a limit is reached."""
         began = monotonic_s()
 
@@ -133,14 +124,17 @@ class ClientCampaign:
             if ended is None:
                 server.stop()
                 ended = run.wait(self.patience_s)
+            self.transcript = server.journal.transcript()
             problem = self._judge(ended, run.output, correct=not rules)
             if problem is not None:
-                self._last = ClientFinding(
+                finding = ClientFinding(
                     problem=problem,
                     rules=tuple(rules),
-                    story=server.journal.transcript().format(last=_KEPT_RECORDS),
-                    output=run.output,
+                    command=self.source.spec,
+                    version=self.source.version,
+                    seed=self.seed,
                 )
+                self._last = Caught(finding=finding, transcript=self.transcript, output=run.output)
             return problem
         finally:
             run.stop()

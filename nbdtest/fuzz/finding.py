@@ -13,6 +13,7 @@ import hashlib
 import json
 import platform
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,18 @@ from nbdtest.fuzz.script import Script, Send, script_from_json, script_to_json
 from nbdtest.report.pcapng import pcapng
 from nbdtest.wire import Transcript
 
-__all__ = ["Finding", "format_script", "load", "name_of", "save"]
+__all__ = [
+    "Finding",
+    "docstring",
+    "format_script",
+    "load",
+    "name_of",
+    "problem_from_json",
+    "problem_to_json",
+    "read",
+    "save",
+    "write",
+]
 
 _TEST = '''\
 """{rule}
@@ -76,35 +88,39 @@ def save(finding: Finding, folder: Path, *, transcript: Transcript, output: str)
     place = folder / finding.name
     problem = finding.problem
     row = {
-        "schema": 1,
-        "problem": {
-            "kind": problem.kind.value,
-            "rule": problem.rule,
-            "about": problem.about,
-            "requirement": problem.requirement,
-            "detail": problem.detail,
-        },
+        "problem": problem_to_json(problem),
         "script": script_to_json(finding.script),
         "spec": finding.spec,
         "version": finding.version,
         "seed": finding.seed,
         "reproducible": finding.reproducible,
-        "nbdtest": nbdtest.__version__,
-        "python": platform.python_version(),
     }
     test = _TEST.format(
-        rule=str(problem).replace("\\", "/").replace('"""', "'''"),
-        spec=finding.spec.replace('"""', "'''").replace("\\", "/"),
+        rule=docstring(str(problem)),
+        spec=docstring(finding.spec),
         version=f", {finding.version}" if finding.version else "",
         script=format_script(finding.script),
         names=", ".join(_names_in(finding.script)),
     )
+    write(place, row, test=test, transcript=transcript, story=transcript.format(), output={"server.txt": output})
+    return place
+
+
+def write(
+    place: Path, row: Mapping[str, Any], *, test: str, transcript: Transcript, story: str, output: Mapping[str, str]
+) -> None:
+    """Write the folder of a finding, whatever it is about.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    whole = {"schema": 1, **row, "nbdtest": nbdtest.__version__, "python": platform.python_version()}
     files = {
-        "finding.json": json.dumps(row, indent=2) + "\n",
-        f"test_{finding.name.replace('-', '_')}.py": test,
-        "session.txt": transcript.format() + "\n",
+        "finding.json": json.dumps(whole, indent=2) + "\n",
+        f"test_{place.name.replace('-', '_')}.py": test,
+        "session.txt": story + "\n",
         "session.jsonl": transcript.to_json_lines(),
-        "server.txt": output,
+        **output,
     }
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -113,7 +129,33 @@ def save(finding: Finding, folder: Path, *, transcript: Transcript, output: str)
         (place / "session.pcapng").write_bytes(pcapng(transcript))
     except OSError as error:
         raise UsageError(f"the finding cannot be written to {place}: {error.strerror}") from error
-    return place
+
+
+def docstring(text: str) -> str:
+    """The text so that it can stand in a docstring."""
+    return text.replace("\\", "/").replace('"""', "'''")
+
+
+def problem_to_json(problem: Problem) -> dict[str, str]:
+    """Give the problem as what `json.dumps` takes."""
+    return {
+        "kind": problem.kind.value,
+        "rule": problem.rule,
+        "about": problem.about,
+        "requirement": problem.requirement,
+        "detail": problem.detail,
+    }
+
+
+def problem_from_json(row: Mapping[str, str]) -> Problem:
+    """Make the problem again that `problem_to_json` described."""
+    return Problem(
+        kind=Kind(row["kind"]),
+        rule=row["rule"],
+        about=row["about"],
+        requirement=row["requirement"],
+        detail=row["detail"],
+    )
 
 
 def format_script(script: Script) -> str:
@@ -137,30 +179,38 @@ def _names_in(script: Script) -> list[str]:
 
 
 def load(folder: Path) -> Finding:
-    """Read a finding.
+    """Read a finding about a server.
 
     Raises:
         UsageError: the folder holds none.
     """
-    path = folder / "finding.json" if folder.is_dir() else folder
+    row = read(folder)
     try:
-        row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        problem = row["problem"]
         return Finding(
-            problem=Problem(
-                kind=Kind(problem["kind"]),
-                rule=problem["rule"],
-                about=problem["about"],
-                requirement=problem["requirement"],
-                detail=problem["detail"],
-            ),
+            problem=problem_from_json(row["problem"]),
             script=script_from_json(row["script"]),
             spec=row["spec"],
             version=row["version"],
             seed=row["seed"],
             reproducible=row["reproducible"],
         )
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{folder} holds no finding ({error})") from error
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Read what finding.json says, of a server or of a client.
+
+    Raises:
+        UsageError: there is none.
+    """
+    path = folder / "finding.json" if folder.is_dir() else folder
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"there is no finding at {folder}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise UsageError(f"{path} holds no finding ({error})") from error
+    if not isinstance(row, dict):
+        raise UsageError(f"{path} holds no finding")
+    return row

@@ -1,16 +1,23 @@
 """A client that crashes or never ends on a wrong server is found; one that complains and goes is not."""
 
+import json
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nbdtest.cli import main
 from nbdtest.errors import UsageError
+from nbdtest.fixtures import client_replay
 from nbdtest.fixtures.client_command import CommandSource, parse_clients
+from nbdtest.fuzz.client_finding import ClientFinding, format_rules, python_of, rules_from_json, rules_to_json
 from nbdtest.fuzz.clients import ClientCampaign
-from nbdtest.fuzz.problem import Kind
+from nbdtest.fuzz.problem import Kind, Problem
+from nbdtest.fuzz.strategies.exports import Misbehaviour, misbehaviours
 
 READS = """
 import os, signal, sys, time
@@ -40,19 +47,18 @@ def test_a_client_that_complains_is_right(tmp_path: Path) -> None:
 
 
 def test_a_crash_is_found_with_the_least_that_provokes_it(tmp_path: Path) -> None:
-    finding = campaign_on("os.kill(os.getpid(), signal.SIGABRT)", tmp_path).run(runs=40)
-    assert finding is not None
-    assert finding.problem.kind is Kind.DEATH
-    assert signal.SIGABRT.name in finding.problem.detail
-    assert len(finding.rules) == 1
-    assert finding.python.startswith("server.on(")
-    assert "NewstyleGreeting" in finding.story
+    caught = campaign_on("os.kill(os.getpid(), signal.SIGABRT)", tmp_path).run(runs=40)
+    assert caught is not None
+    assert caught.finding.problem.kind is Kind.DEATH
+    assert signal.SIGABRT.name in caught.finding.problem.detail
+    assert len(caught.finding.rules) == 1
+    assert "NewstyleGreeting" in caught.transcript.format()
 
 
 def test_a_client_that_outstays_its_server_is_found(tmp_path: Path) -> None:
-    finding = campaign_on("time.sleep(1000)", tmp_path, patience_s=1.0).run(runs=40)
-    assert finding is not None
-    assert finding.problem.kind is Kind.HANG
+    caught = campaign_on("time.sleep(1000)", tmp_path, patience_s=1.0).run(runs=40)
+    assert caught is not None
+    assert caught.finding.problem.kind is Kind.HANG
 
 
 def test_a_client_that_fails_anyway_is_refused(tmp_path: Path) -> None:
@@ -66,6 +72,46 @@ def test_the_command_line_says_what_came_of_it(tmp_path: Path, capsys: pytest.Ca
     program.write_text(READS.format(reaction="sys.exit(1)"))
     assert main(["fuzz", "--client", f"{sys.executable} {program} {{uri}}", "--sessions", "4", "--seed", "1"]) == 0
     assert "4 runs in" in capsys.readouterr().out
+
+
+def test_what_is_found_is_kept_and_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = {}
+    for name, reaction in (("bad", "os.kill(os.getpid(), signal.SIGABRT)"), ("good", "sys.exit(1)")):
+        program = tmp_path / f"{name}.py"
+        program.write_text(READS.format(reaction=reaction))
+        commands[name] = f"{sys.executable} {program} {{uri}}"
+    into = tmp_path / "found"
+    arguments = ["--client", commands["bad"], "--sessions", "40", "--seed", "1", "--into", str(into)]
+    assert main(["fuzz", *arguments]) == 1
+    (folder,) = into.iterdir()
+    assert f"repeat: nbdtest replay {folder}" in capsys.readouterr().out
+    assert {path.name for path in folder.iterdir()} >= {"finding.json", "session.jsonl", "session.pcapng", "client.txt"}
+    assert main(["replay", str(folder), "--transcript"]) == 1
+    shown = capsys.readouterr().out
+    assert "death: the client dies" in shown
+    assert "NewstyleGreeting" in shown
+    assert main(["replay", str(folder), "--client", commands["good"]]) == 0
+    (test,) = folder.glob("test_*.py")
+    namespace: dict[str, Any] = {}
+    exec(compile(test.read_text(), test.name, "exec"), namespace)
+    with pytest.raises(AssertionError):
+        namespace["test_finding"]()
+    namespace["COMMAND"] = commands["good"]
+    namespace["test_finding"]()
+
+
+@given(rules=st.lists(misbehaviours(), max_size=3).map(tuple))
+def test_rules_are_printed_and_saved_without_loss(rules: tuple[Misbehaviour, ...]) -> None:
+    assert rules_from_json(json.loads(json.dumps(rules_to_json(rules)))) == rules
+    assert eval(format_rules(rules), vars(client_replay).copy()) == rules
+
+
+@given(rules=st.lists(misbehaviours(), max_size=3).map(tuple))
+def test_the_python_of_a_finding_imports_what_it_needs(rules: tuple[Misbehaviour, ...]) -> None:
+    finding = ClientFinding(problem=Problem(kind=Kind.DEATH, rule="the client dies"), rules=rules, command="x {uri}")
+    namespace: dict[str, Any] = {}
+    exec(python_of(finding), namespace)
+    assert namespace["RULES"] == rules
 
 
 @pytest.mark.parametrize("arguments", [[], ["builtin", "--client", "x {uri}"]], ids=["neither", "both"])
