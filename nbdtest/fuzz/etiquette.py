@@ -23,7 +23,7 @@ from nbdtest.wire import (
 )
 from nbdtest.wire.limits import MAXIMUM_STRING
 
-__all__ = ["Etiquette", "may_be_left"]
+__all__ = ["Etiquette", "export_of", "may_be_left"]
 
 _PARTS = {
     Opt.LIST: Rep.SERVER,
@@ -50,6 +50,15 @@ def may_be_left(option: Option) -> bool:
     if isinstance(decoded, InfoRequest | MetaContextRequest):
         strings = (decoded.name, *(decoded.queries if isinstance(decoded, MetaContextRequest) else ()))
     return any(_is_no_string(string) for string in strings)
+
+
+def export_of(option: Option) -> str | None:
+    """The export that an option is about, None if it is about none or malformed."""
+    try:
+        decoded = decode_option_data(option)
+    except PeerViolation:
+        return None
+    return decoded.name if isinstance(decoded, InfoRequest | MetaContextRequest) else None
 
 
 class Etiquette:

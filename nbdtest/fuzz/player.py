@@ -17,7 +17,7 @@ from nbdtest.conformance.verdict import Complaint, Hangup, NotApplicable
 from nbdtest.errors import NBDTestError, PeerViolation, TimedOut, TransportError
 from nbdtest.fuzz.commands import PERIOD, Command
 from nbdtest.fuzz.coverage import Coverage
-from nbdtest.fuzz.etiquette import Etiquette, may_be_left
+from nbdtest.fuzz.etiquette import Etiquette, export_of, may_be_left
 from nbdtest.fuzz.exchange import Exchange, Log
 from nbdtest.fuzz.ground import CHANGING, WITHOUT_RANGE, Ground, Law, survey
 from nbdtest.fuzz.judge import Judge
@@ -30,7 +30,6 @@ from nbdtest.wire import (
     Cmd,
     ExtendedReplyHeader,
     ExtendedRequest,
-    MetaContextRequest,
     Opt,
     Record,
     Request,
@@ -49,6 +48,8 @@ _MOST_BYTES_IN_FLIGHT = 96 << 10
 """In each direction: less than a socket's buffers hold, so that neither side waits for the other for ever."""
 _VISIT_S = 0.5
 """How long to wait for a server to be done with a visitor that made no sense."""
+_DYING_S = 0.3
+"""How long a server may take to be dead that has stopped to answer: its memory may have to be dumped."""
 _STILL_OPEN_S = 0.02
 """How long to wait for the end after DISC, once it is known that it does not come."""
 _FLUSH, _DISC = Command(type=Cmd.FLUSH), Command(type=Cmd.DISC)
@@ -195,10 +196,13 @@ class Player:
                 self.coverage.replied(answer)
                 if (problem := self._etiquette.judge(answer)) is not None:
                     raise Trouble(problem)
+                about = export_of(option)
                 if option.option == Opt.SET_META_CONTEXT and answer.is_ack:
-                    if may_be_left(option):
+                    if about is None or may_be_left(option):
                         raise _Tolerated  # nobody can say what has been selected
-                    selected_for = MetaContextRequest.decode(option.data).name
+                    selected_for = about
+                elif nego.contexts and about not in (None, selected_for):
+                    raise _Tolerated  # honest servers differ: it may undo the selection
             if selected_for != target.export or not (nego.structured or nego.extended):
                 nego.contexts = {}  # META-008: what was selected for another export does not count
             if opening.mode is not Mode.SIMPLE and not nego.extended and opening.mode is not _mode_of(nego):
@@ -277,14 +281,17 @@ class Player:
         output = source.output()
         report = next((line for line in output.splitlines() if any(word in line for word in SANITIZER_WORDS)), "")
         about = problem.about if problem is not None else ""
-        obituary = source.obituary()
+        obituary, trouble = source.obituary(), ""
+        if not (report or obituary) and (trouble := self.target.trouble()):
+            self.target.wait(_DYING_S)
+            obituary = source.obituary()
         seen = str(problem) if problem is not None else ""
         if report:
             problem = Problem(kind=Kind.SANITIZER, rule="a sanitizer complains", about=about, detail=report)
         elif obituary:
-            detail = "; ".join(filter(None, (obituary, seen)))
+            detail = "; ".join(filter(None, (_shortened(obituary), seen)))
             problem = Problem(kind=Kind.DEATH, rule="the server dies", about=about, detail=detail)
-        elif trouble := self.target.trouble():
+        elif trouble:
             rule = "the server no longer serves a new client"
             problem = Problem(kind=Kind.HANG, rule=rule, about=about, detail="; ".join(filter(None, (trouble, seen))))
         else:
@@ -348,6 +355,12 @@ def _shifted(script: Script, shift: int) -> Script:
         for step in script.steps
     )
     return replace(script, steps=steps)
+
+
+def _shortened(obituary: str) -> str:
+    """The first line and the last two: a server that complains about requests has printed thousands."""
+    lines = obituary.splitlines()
+    return "\n".join([lines[0], "...", *lines[-2:]] if len(lines) > 4 else lines)
 
 
 def _mode_of(nego: Negotiation) -> Mode:

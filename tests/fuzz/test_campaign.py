@@ -21,9 +21,9 @@ from nbdtest.fuzz.commands import Command
 from nbdtest.fuzz.finding import Finding, load, save
 from nbdtest.fuzz.player import STAYS_OPEN, Player
 from nbdtest.fuzz.problem import Kind, Problem
-from nbdtest.fuzz.script import Leave, Script, Send
+from nbdtest.fuzz.script import Leave, Opening, Script, Send
 from nbdtest.fuzz.strategies import sessions
-from nbdtest.wire import Cmd, Transcript
+from nbdtest.wire import Cmd, InfoRequest, MetaContextRequest, Opt, Option, Transcript
 
 
 @contextmanager
@@ -106,6 +106,21 @@ def test_a_known_deviation_is_no_finding_and_not_waited_for(check: str) -> None:
         campaign = Campaign(player, seed=1, foreseen=lambda problem: is_foreseen(problem, target, known))
         assert campaign.play(LEAVES_BY_DISC) is None
     assert campaign.progress.findings == []
+
+
+def test_what_another_option_may_have_undone_is_not_judged() -> None:
+    def about(kind: Opt, request: InfoRequest | MetaContextRequest) -> Option:
+        return Option(option=kind, data=request.encode())
+
+    select = about(Opt.SET_META_CONTEXT, MetaContextRequest(name="", queries=("base:allocation",)))
+    structured = Option(option=Opt.STRUCTURED_REPLY)
+    ask = about(Opt.INFO, InfoRequest(name="another"))
+    status = Send(commands=(Command(type=Cmd.BLOCK_STATUS, length=512),))
+    with player_on("builtin") as player:
+        for options, judged in (((structured, select), 1), ((structured, select, ask), 0)):
+            before = player.coverage.requests.total()
+            assert player.play(Script(openings=(Opening(options=options),), steps=(status,))) is None
+            assert player.coverage.requests.total() - before == judged
 
 
 def test_a_known_deviation_is_counted() -> None:
