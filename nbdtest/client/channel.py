@@ -25,6 +25,7 @@ Piece: TypeAlias = bytes | bytearray | memoryview
 
 MOST_PIECES = 64  # in one system call
 CIPHERTEXT = 1 << 16  # bytes received at a time under TLS, and encrypted at a time
+RECORD = 1 << 14  # the most plaintext that comes in one piece
 _DONTWAIT = socket.MSG_DONTWAIT
 _SENDING = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
@@ -36,7 +37,7 @@ class Wire(NamedTuple):
     sendmsg: Callable[[Sequence[Piece], Sequence[Any], int], int]
     recv: Callable[[int], bytes]
     recv_into: Callable[[memoryview, int, int], int]
-    readv: Callable[[Sequence[bytearray | memoryview]], int]
+    readv: Callable[[tuple[bytearray | memoryview, bytearray | memoryview]], int]
     poll: Callable[[], object]
     """Wait until something has come, or do nothing where `readv` and `recv` wait just as well."""
 
@@ -213,6 +214,10 @@ class TLSChannel(Channel):
     def wire(self) -> Wire:
         """The same calls through TLS: they wait, and what goes wrong with TLS is an OSError without a number."""
 
+        plaintext = memoryview(bytearray(RECORD))
+        poller = select.poll()
+        poller.register(self.socket, select.POLLIN)
+
         def recv(limit: int) -> bytes:
             buffer = bytearray(limit)
             count = self._wait_for_some(memoryview(buffer))
@@ -226,14 +231,19 @@ class TLSChannel(Channel):
                 have += more
             return have
 
-        def readv(buffers: Sequence[bytearray | memoryview]) -> int:
-            have = 0
-            for buffer in buffers:
-                view = memoryview(buffer)
-                count = self.pipe.read_into(view) if have else self._wait_for_some(view)
-                have += count
-                if count < len(view):
-                    break
+        def readv(buffers: tuple[bytearray | memoryview, bytearray | memoryview]) -> int:
+            header, rest = buffers
+            size, total = len(header), len(header) + len(rest)
+            if total > RECORD:
+                have = self._wait_for_some(memoryview(header))
+                if have == size:
+                    with suppress(TransportError):  # whoever asks for more is told
+                        have += self.pipe.read_into(rest)
+                return have
+            have = self._wait_for_some(plaintext[:total])  # copying is cheaper than asking OpenSSL twice
+            header[:have] = plaintext[: min(have, size)]
+            if have > size:
+                rest[: have - size] = plaintext[size:have]
             return have
 
         def send(data: Piece, _flags: int) -> int:
@@ -242,17 +252,23 @@ class TLSChannel(Channel):
         def sendmsg(pieces: Sequence[Piece], _ancillary: Sequence[Any], _flags: int) -> int:
             return self._send_waiting(pieces)
 
-        return Wire(send, sendmsg, recv, recv_into, readv, lambda: None)
+        def poll() -> None:
+            if self.pipe.is_dry:
+                poller.poll()
+
+        return Wire(send, sendmsg, recv, recv_into, readv, poll)
 
     def _wait_for_some(self, view: memoryview) -> int:
         """Receive at least one byte, however long that takes; 0 when the server has closed TLS."""
         pipe, ciphertext = self.pipe, self._ciphertext
         try:
-            while not (count := pipe.read_into(view)):
+            count = 0 if pipe.is_dry else pipe.read_into(view)
+            while not count:
                 if got := self._receive_into(ciphertext):
                     pipe.feed(ciphertext[:got])
                 else:
                     pipe.feed_eof()
+                count = pipe.read_into(view)
             return count
         except TLSClosed:
             return 0
