@@ -139,6 +139,11 @@ def test_all_three_agree_after_every_option(
         request_extended_headers=False,
         request_meta_context=False,
     ).connect()
+    negotiate(link, settings, dialogue, last)
+
+
+def negotiate(link: Link, settings: Settings, dialogue: list[Step], last: str) -> None:
+    """Carry out the dialogue on a link in option mode, and see all three agree after every step."""
     model = Model(settings)
     client, session = link.client, link.server.session
     for step in dialogue:

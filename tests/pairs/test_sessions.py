@@ -114,6 +114,11 @@ def test_any_legal_session_reads_what_was_written(
     data: st.DataObject, export: Export, settings: Settings, pace: list[int]
 ) -> None:
     link = Link(server=with_export(settings, export), pace=pace, meta_contexts=[CONTEXT]).connect()
+    hold_session(link, export, data)
+
+
+def hold_session(link: Link, export: Export, data: st.DataObject) -> None:
+    """Do what `data` says on a connected link to `export`, and hold what is read against what was written."""
     assert link.client.state is states.READY, link.log
     assert link.client.export.size == export.disk.size
     shadow = copy_of(export)
