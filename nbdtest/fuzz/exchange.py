@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeAlias
 
@@ -23,11 +23,15 @@ from nbdtest.wire import (
     STRUCTURED_REPLY_MAGIC,
     Cmd,
     ExtendedReplyHeader,
+    ReplyType,
     SimpleReply,
     StructuredReplyHeader,
 )
 
-__all__ = ["Answer", "Exchange", "Log"]
+__all__ = ["Accepts", "Answer", "Exchange", "Log"]
+
+Accepts: TypeAlias = Callable[[Command, memoryview | None], bool]
+"""Whether success, with the data of a READ, is all there is to say about a command."""
 
 Log: TypeAlias = list[tuple[float, bool, bytes]]
 """When, whether it was sent or else received, and what."""
@@ -40,7 +44,23 @@ _STRUCTURED = StructuredReplyHeader.LAYOUT.front
 _EXTENDED = ExtendedReplyHeader.LAYOUT.front
 _MAGIC = struct.Struct(">I")
 _DONE = 1
-_READ = Cmd.READ
+_READ, _BLOCK_STATUS = Cmd.READ, Cmd.BLOCK_STATUS
+
+_HEAD = struct.Struct(">QQ")
+"""How every reply begins: magic, what sort of reply it is, and the cookie."""
+_DATA_HEAD = _DONE << 16 | ReplyType.OFFSET_DATA
+_SUCCESS = SIMPLE_REPLY_MAGIC << 32
+_HEAD_OF_DATA = {
+    Mode.SIMPLE: _SUCCESS,
+    Mode.STRUCTURED: STRUCTURED_REPLY_MAGIC << 32 | _DATA_HEAD,
+    Mode.EXTENDED: EXTENDED_REPLY_MAGIC << 32 | _DATA_HEAD,
+}
+_REST_OF_DATA = {
+    Mode.SIMPLE: struct.Struct(""),
+    Mode.STRUCTURED: struct.Struct(">IQ"),
+    Mode.EXTENDED: struct.Struct(">QQQ"),
+}
+"""What is between that and the data of a READ that succeeds in one piece."""
 
 
 class Answer:
@@ -69,6 +89,8 @@ class Exchange:
         self.mode = mode
         self.timeout_s = timeout_s
         self._next_cookie = 1
+        self._waiting: dict[int, Command] = {}
+        self._answers: dict[int, tuple[Command, Answer]] = {}
         self._buffer = bytearray(_BUFFER)
         self._start = 0
         self._end = len(leftover)
@@ -81,26 +103,38 @@ class Exchange:
         self.log: Log | None = None
         """When set, what was sent and received is kept here."""
 
-    def run(self, commands: Sequence[Command]) -> list[Answer]:
-        """Send `commands` in one go and wait for all answers.
+    def post(self, commands: Sequence[Command]) -> None:
+        """Send `commands` in one go; their answers have to be collected before the next ones are sent.
 
         Raises:
-            Trouble: the stream is out of step, or the connection ended, or nothing came in time.
+            Trouble: the connection ended, or the server stopped reading.
         """
         first = self._next_cookie
         self._next_cookie = first + len(commands)
+        self._waiting = dict(enumerate(commands, first))
+        self._answers = {}
         extended = self.mode is Mode.EXTENDED
-        requests = [command.encode(first + at, extended=extended) for at, command in enumerate(commands)]
+        requests = [command.encode(cookie, extended=extended) for cookie, command in self._waiting.items()]
         if self.log is not None:
             now = monotonic_s()
             self.log += [(now, True, request) for request in requests]
         self._send(b"".join(requests))
-        answers = [Answer() for _ in commands]
-        waiting = set(range(len(commands)))
+
+    def collect(self, accepts: Accepts) -> list[tuple[Command, Answer]]:
+        """Wait for all answers, and return those that are more than an accepted success, in the order of the commands.
+
+        `accepts` is asked about each success that came in one piece, with the data of a READ; what it says no to is
+        among those that are returned.
+
+        Raises:
+            Trouble: the stream is out of step, or the connection ended, or nothing came in time.
+        """
+        waiting = self._waiting
         while waiting:
-            if not self._parse(commands, answers, first, waiting):
-                self._receive(commands, waiting)
-        return answers
+            self._take_successes(accepts)
+            if waiting and not self._take_message():
+                self._receive()
+        return [self._answers[cookie] for cookie in sorted(self._answers)]
 
     def send(self, data: bytes) -> None:
         """Send bytes as they are.
@@ -125,18 +159,18 @@ class Exchange:
         """What has been received and belongs to no command."""
         return bytes(self._buffer[self._start : self._end])
 
-    def _receive(self, commands: Sequence[Command], waiting: set[int]) -> None:
+    def _receive(self) -> None:
         if self._start:
             rest = self._buffer[self._start : self._end]
             self._buffer[: len(rest)] = rest
             self._start, self._end = 0, len(rest)
         if self._end == len(self._buffer):
-            self._buffer += bytes(len(self._buffer))
+            self._buffer = self._buffer + bytes(len(self._buffer))
         view = memoryview(self._buffer)[self._end :]
         try:
-            count = self._receive_into(view, len(waiting) * _SIMPLE.size - self._end)
+            count = self._receive_into(view, len(self._waiting) * _SIMPLE.size - self._end)
         except (Disconnected, TimedOut) as error:
-            about = commands[min(waiting)].name
+            about = self._oldest.name
             if isinstance(error, TimedOut):
                 problem = Problem(kind=Kind.HANG, rule="it is not answered in time", about=about)
             else:
@@ -144,11 +178,14 @@ class Exchange:
                 rule = f"the server {how} the connection instead of answering"
                 problem = Problem(kind=Kind.HUNG_UP, rule=rule, about=about)
             raise Trouble(problem) from None
-        finally:
-            view.release()
         if self.log is not None:
             self.log.append((monotonic_s(), False, bytes(self._buffer[self._end : self._end + count])))
         self._end += count
+
+    @property
+    def _oldest(self) -> Command:
+        """The first command that is not answered yet."""
+        return self._waiting[min(self._waiting)]
 
     def _receive_into(self, view: memoryview, least: int) -> int:
         """Receive what is there, but at least `least` bytes, which have to come: one wake-up for many short replies."""
@@ -171,86 +208,107 @@ class Exchange:
             raise Disconnected("the connection was closed")
         return count
 
-    def _parse(self, commands: Sequence[Command], answers: list[Answer], first: int, waiting: set[int]) -> bool:
-        """Take all whole messages out of the buffer; False if there is none."""
-        buffer, at, end = self._buffer, self._start, self._end
-        began = at
-        extended = self.mode is Mode.EXTENDED
-        while waiting and end - at >= 16:
-            (magic,) = _MAGIC.unpack_from(buffer, at)
-            if magic == SIMPLE_REPLY_MAGIC and not extended:
-                _, error, cookie = _SIMPLE.unpack_from(buffer, at)
-                number = cookie - first
-                if number not in waiting:
-                    raise self._stray(cookie)
-                command = commands[number]
-                length = command.length if command.type is _READ and not error else 0
-                if end - at < 16 + length:
+    def _take_successes(self, accepts: Accepts) -> None:
+        """Take successes that came in one piece out of the buffer, up to anything else; most replies are such."""
+        buffer, at, end, waiting = self._buffer, self._start, self._end, self._waiting
+        chunked, compact = self.mode is not Mode.SIMPLE, self.mode is not Mode.EXTENDED
+        head_of_data, rest_of_data = _HEAD_OF_DATA[self.mode], _REST_OF_DATA[self.mode]
+        view = memoryview(buffer)
+        while end - at >= _HEAD.size:
+            head, cookie = _HEAD.unpack_from(buffer, at)
+            command = waiting.get(cookie)
+            if command is None or cookie in self._answers:
+                break
+            data = None
+            after = at + _HEAD.size
+            if command.type is _READ:
+                after += rest_of_data.size
+                start, after = after, after + command.length
+                if head != head_of_data or after > end:
                     break
-                answer = answers[number]
-                if answer.chunks:
-                    raise self._out_of_step("a simple reply comes between the chunks of a structured one", command)
-                answer.error = error
-                answer.data = bytes(buffer[at + 16 : at + 16 + length])
-                waiting.discard(number)
-                at += 16 + length
-            elif magic == STRUCTURED_REPLY_MAGIC and self.mode is Mode.STRUCTURED:
-                if end - at < 20:
-                    break
-                _, flags, kind, cookie, length = _STRUCTURED.unpack_from(buffer, at)
-                if not self._chunk(commands, answers, waiting, cookie - first, flags, kind, at + 20, length):
-                    break
-                at += 20 + length
-            elif magic == EXTENDED_REPLY_MAGIC and extended:
-                if end - at < 32:
-                    break
-                _, flags, kind, cookie, offset, length = _EXTENDED.unpack_from(buffer, at)
-                number = cookie - first
-                if not self._chunk(commands, answers, waiting, number, flags, kind, at + 32, length):
-                    break
-                answers[number].offsets_differ |= offset != commands[number].offset
-                at += 32 + length
-            else:
-                about = commands[min(waiting)].name
-                detail = bytes(buffer[at : at + 16]).hex(" ")
-                rule = "what comes is no reply"
-                raise Trouble(
-                    Problem(kind=Kind.OUT_OF_STEP, rule=rule, about=about, requirement="RPL-001", detail=detail)
-                )
+                if chunked:
+                    expected = command.length + 8, command.offset
+                    if rest_of_data.unpack_from(buffer, at + _HEAD.size) != (
+                        expected if compact else (command.offset, *expected)
+                    ):
+                        break
+                data = view[start:after]
+            elif head != _SUCCESS or not compact or command.type is _BLOCK_STATUS:
+                break
+            if not accepts(command, data):
+                break
+            del waiting[cookie]
+            at = after
         self._start = at
-        return at > began
 
-    def _chunk(
-        self,
-        commands: Sequence[Command],
-        answers: list[Answer],
-        waiting: set[int],
-        number: int,
-        flags: int,
-        kind: int,
-        start: int,
-        length: int,
-    ) -> bool:
-        """Take a chunk whose header was read; False if its payload is not all there."""
-        if number not in waiting:
-            raise self._stray(number + self._next_cookie - len(commands))
-        if length > _LONGEST_CHUNK:
-            raise self._out_of_step("a chunk is absurdly long", commands[number], f"{length} bytes")
-        if self._end - start < length:
+    def _take_message(self) -> bool:
+        """Take one message of any kind out of the buffer; False if there is no whole one."""
+        buffer, at, end = self._buffer, self._start, self._end
+        if end - at < _HEAD.size:
             return False
-        answer = answers[number]
-        answer.chunks.append((flags, kind, bytes(self._buffer[start : start + length])))
-        if flags & _DONE:
-            waiting.discard(number)
-        elif len(answer.chunks) > _MOST_CHUNKS:
-            raise self._out_of_step("a reply has no end", commands[number])
+        extended = self.mode is Mode.EXTENDED
+        (magic,) = _MAGIC.unpack_from(buffer, at)
+        if magic == SIMPLE_REPLY_MAGIC and not extended:
+            _, error, cookie = _SIMPLE.unpack_from(buffer, at)
+            return self._take_simple(cookie, error, at + _SIMPLE.size)
+        if magic == STRUCTURED_REPLY_MAGIC and self.mode is Mode.STRUCTURED:
+            if end - at < _STRUCTURED.size:
+                return False
+            _, flags, kind, cookie, length = _STRUCTURED.unpack_from(buffer, at)
+            return self._take_chunk(cookie, flags, kind, None, at + _STRUCTURED.size, length)
+        if magic == EXTENDED_REPLY_MAGIC and extended:
+            if end - at < _EXTENDED.size:
+                return False
+            _, flags, kind, cookie, offset, length = _EXTENDED.unpack_from(buffer, at)
+            return self._take_chunk(cookie, flags, kind, offset, at + _EXTENDED.size, length)
+        detail = bytes(buffer[at : at + _HEAD.size]).hex(" ")
+        rule = "what comes is no reply"
+        raise Trouble(
+            Problem(kind=Kind.OUT_OF_STEP, rule=rule, about=self._oldest.name, requirement="RPL-001", detail=detail)
+        )
+
+    def _take_simple(self, cookie: int, error: int, start: int) -> bool:
+        """Take a simple reply whose header was read; False if its data is not all there."""
+        command = self._command_of(cookie)
+        after = start + (command.length if command.type is _READ and not error else 0)
+        if self._end < after:
+            return False
+        if cookie in self._answers:
+            raise self._out_of_step("a simple reply comes between the chunks of a structured one", command)
+        answer = self._answer_of(cookie)
+        answer.error = error
+        answer.data = bytes(self._buffer[start:after])
+        del self._waiting[cookie]
+        self._start = after
         return True
 
-    @staticmethod
-    def _stray(cookie: int) -> Trouble:
-        rule = "a reply has a cookie that no open request has"
-        detail = f"0x{cookie & (1 << 64) - 1:x}"
-        return Trouble(Problem(kind=Kind.OUT_OF_STEP, rule=rule, requirement="RPL-005", detail=detail))
+    def _take_chunk(self, cookie: int, flags: int, kind: int, offset: int | None, start: int, length: int) -> bool:
+        """Take a chunk whose header was read, with the offset it echoes; False if its payload is not all there."""
+        command = self._command_of(cookie)
+        if length > _LONGEST_CHUNK:
+            raise self._out_of_step("a chunk is absurdly long", command, f"{length} bytes")
+        if self._end - start < length:
+            return False
+        answer = self._answer_of(cookie)
+        answer.chunks.append((flags, kind, bytes(self._buffer[start : start + length])))
+        answer.offsets_differ |= offset is not None and offset != command.offset
+        if flags & _DONE:
+            del self._waiting[cookie]
+        elif len(answer.chunks) > _MOST_CHUNKS:
+            raise self._out_of_step("a reply has no end", command)
+        self._start = start + length
+        return True
+
+    def _command_of(self, cookie: int) -> Command:
+        command = self._waiting.get(cookie)
+        if command is None:
+            rule = "a reply has a cookie that no open request has"
+            raise Trouble(Problem(kind=Kind.OUT_OF_STEP, rule=rule, requirement="RPL-005", detail=f"0x{cookie:x}"))
+        return command
+
+    def _answer_of(self, cookie: int) -> Answer:
+        """What has been kept of the answer so far."""
+        return self._answers.setdefault(cookie, (self._waiting[cookie], Answer()))[1]
 
     @staticmethod
     def _out_of_step(rule: str, command: Command, detail: str = "") -> Trouble:

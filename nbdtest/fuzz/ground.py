@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from nbdtest.conformance.capability import Capability
 from nbdtest.conformance.target import ServerTarget
@@ -26,6 +27,7 @@ _OFFERED = {
 }
 CHANGING = frozenset({Cmd.WRITE, Cmd.TRIM, Cmd.WRITE_ZEROES})
 """The commands after which the disk is another."""
+_CARRIES = frozenset({Cmd.READ, Cmd.WRITE})
 WITHOUT_RANGE = frozenset({Cmd.FLUSH, Cmd.DISC})
 """The commands that concern no range of the export."""
 
@@ -65,21 +67,14 @@ class Law:
         self._odd = ground.unit - 1
         self._maximum = ground.maximum
         self._read_only = bool(flags & TransmissionFlag.READ_ONLY)
-        everywhere = CmdFlag.FUA.value if flags & TransmissionFlag.SEND_FUA else 0
-        self._flags = {int(kind): everywhere for kind in Cmd}
-        if flags & TransmissionFlag.SEND_DF:
-            self._flags[Cmd.READ] |= CmdFlag.DF.value
-        if flags & TransmissionFlag.SEND_FAST_ZERO:
-            self._flags[Cmd.WRITE_ZEROES] |= CmdFlag.FAST_ZERO.value
-        self._flags[Cmd.WRITE_ZEROES] |= CmdFlag.NO_HOLE.value
-        self._flags[Cmd.BLOCK_STATUS] |= CmdFlag.REQ_ONE.value
+        self._flags = _belonging(flags)
         self._offered = {int(kind) for kind, needed in _OFFERED.items() if not needed & ~flags}
         if contexts:
             self._offered.add(Cmd.BLOCK_STATUS.value)
 
     def objection(self, command: Command) -> str:
         """Say why `command` is not legal here, "" if it is."""
-        kind = int(command.type)
+        kind, offset, length = command.type, command.offset, command.length
         if kind not in self._offered:
             if kind == Cmd.BLOCK_STATUS:
                 return "no metadata context was negotiated"
@@ -87,18 +82,34 @@ class Law:
         if self._read_only and kind in CHANGING:
             return "the export is read-only"
         ranged = kind not in WITHOUT_RANGE
-        if ranged and command.offset + command.length > self._size:
+        if ranged and offset + length > self._size:
             return "it reaches past the end"
-        if command.flags and int(command.flags) & ~self._flags[kind]:
+        if command.flags not in self._flags[kind]:
             return "a flag does not belong there"
         if ranged:
-            if not command.length:
+            if not length:
                 return "it has no length"
-            if (command.offset | command.length) & self._odd:
+            if (offset | length) & self._odd:
                 return "it is misaligned"
-            if command.length > self._maximum and kind in (Cmd.READ, Cmd.WRITE):
+            if length > self._maximum and kind in _CARRIES:
                 return "its payload is too large"
         return ""
+
+
+@cache
+def _belonging(advertised: TransmissionFlag) -> dict[int, frozenset[int]]:
+    """Which flags each command may carry, as numbers: arithmetic with flags is slow, and every command is looked at."""
+    everywhere = CmdFlag.FUA.value if advertised & TransmissionFlag.SEND_FUA else 0
+    allowed = {int(kind): everywhere for kind in Cmd}
+    if advertised & TransmissionFlag.SEND_DF:
+        allowed[Cmd.READ] |= CmdFlag.DF.value
+    if advertised & TransmissionFlag.SEND_FAST_ZERO:
+        allowed[Cmd.WRITE_ZEROES] |= CmdFlag.FAST_ZERO.value
+    allowed[Cmd.WRITE_ZEROES] |= CmdFlag.NO_HOLE.value
+    allowed[Cmd.BLOCK_STATUS] |= CmdFlag.REQ_ONE.value
+    return {
+        kind: frozenset(number for number in range(most + 1) if not number & ~most) for kind, most in allowed.items()
+    }
 
 
 def survey(target: ServerTarget) -> Ground:

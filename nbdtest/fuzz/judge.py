@@ -6,7 +6,7 @@ It is lenient where honest servers differ: which error, whether an odd flag is r
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from nbdtest.fuzz.commands import Command
 from nbdtest.fuzz.exchange import Answer
@@ -25,6 +25,7 @@ _ERROR, _ERROR_OFFSET = ReplyType.ERROR.value, ReplyType.ERROR_OFFSET.value
 _ERROR_BIT = 0x8000
 _DONE = 1
 _READ, _BLOCK_STATUS = Cmd.READ, Cmd.BLOCK_STATUS
+_WRITE, _WRITE_ZEROES, _TRIM = Cmd.WRITE, Cmd.WRITE_ZEROES, Cmd.TRIM
 _DF_SERVED = 1 << 16
 """CMD-055: a READ with DF may be too long only above this."""
 _HOLE_PAYLOAD = struct.Struct(">QI")
@@ -63,16 +64,29 @@ class Judge:
         self._contexts = contexts
         self._allocation = contexts.get("base:allocation")
 
-    def judge(self, command: Command, answer: Answer) -> Problem | None:
-        """Say what is wrong with `answer`, if anything."""
+    def accepts(self, command: Command, data: memoryview | None) -> bool:
+        """Whether a success that came in one piece, with the `data` of a READ, leaves nothing else to judge.
+
+        The shadow learns from it. What is not accepted goes to `judge`, with all that came.
+        """
+        if self.objection(command):
+            return False
+        if data is None:
+            self._carried_out(command)
+            return True
+        return self._shadow.compare(command.offset, data) is None
+
+    def judge(self, command: Command, answer: Answer, beside: Sequence[Command] = ()) -> Problem | None:
+        """Say what is wrong with an `answer` that was not accepted, if anything.
+
+        `beside` are the commands that were in flight with this one; nobody knows which of them came first.
+        """
         objection = self.objection(command)
-        if not objection and self._is_plain(command, answer):
-            return None
         self._notice(self._mode, command, objection, answer)
         wrong = self._form(command, answer)
         if wrong is None:
             error = self._error_of(answer)
-            wrong = self._refused(command, error) if error else self._served(command, answer)
+            wrong = self._refused(command, error) if error else self._served(command, answer, beside)
         if wrong is None:
             return None
         rule, requirement, detail = wrong
@@ -80,34 +94,15 @@ class Judge:
         shown = f"{command!r}{f': {detail}' if detail else ''}"
         return Problem(kind=kind, rule=rule, about=command.name, requirement=requirement, detail=shown)
 
-    def _is_plain(self, command: Command, answer: Answer) -> bool:
-        """Whether it is the ordinary, successful reply to a legal command, with the right data."""
-        kind = command.type
-        if kind is _READ:
-            if answer.error == 0 and self._mode is Mode.SIMPLE:
-                data = answer.data
-            elif len(answer.chunks) == 1 and answer.chunks[0][:2] == (_DONE, _DATA):
-                payload = answer.chunks[0][2]
-                data = payload[8:]
-                if int.from_bytes(payload[:8], "big") != command.offset or answer.offsets_differ:
-                    return False
-            else:
-                return False
-            return len(data) == command.length and self._shadow.compare(command.offset, data) is None
-        if answer.error != 0 or answer.chunks or kind is _BLOCK_STATUS:
-            return False
-        self._carried_out(command)
-        return True
-
     def _carried_out(self, command: Command) -> None:
         """Do to the shadow what the server says it has done."""
-        match command.type:
-            case Cmd.WRITE:
-                self._shadow.write(command.offset, command.data)
-            case Cmd.WRITE_ZEROES:
-                self._shadow.zero(command.offset, command.length)
-            case Cmd.TRIM:
-                self._shadow.forget(command.offset, command.length)
+        kind = command.type
+        if kind is _WRITE:
+            self._shadow.write(command.offset, command.data)
+        elif kind is _WRITE_ZEROES:
+            self._shadow.zero(command.offset, command.length)
+        elif kind is _TRIM:
+            self._shadow.forget(command.offset, command.length)
 
     # Whether the reply is well-formed, whatever it says.
 
@@ -203,7 +198,7 @@ class Judge:
             return None
         return "a legal request is refused", "", str(Errno(error))
 
-    def _served(self, command: Command, answer: Answer) -> tuple[str, str, str] | None:
+    def _served(self, command: Command, answer: Answer, beside: Sequence[Command]) -> tuple[str, str, str] | None:
         objection = self.objection(command)
         if objection == "it reaches past the end" and command.length:
             return _MISTAKEN_SUCCESS + objection, "SIZE-040", ""
@@ -214,7 +209,7 @@ class Judge:
         if command.type is _READ:
             return self._read(command, answer)
         if command.type is _BLOCK_STATUS:
-            return self._block_status(command, answer)
+            return self._block_status(command, answer, _settled(command, beside))
         self._carried_out(command)
         return None
 
@@ -259,7 +254,7 @@ class Judge:
                 offset, length = _HOLE_PAYLOAD.unpack(payload)
                 yield offset, bytes(min(length, 1 << 24))
 
-    def _block_status(self, command: Command, answer: Answer) -> tuple[str, str, str] | None:
+    def _block_status(self, command: Command, answer: Answer, settled: int) -> tuple[str, str, str] | None:
         seen: set[int] = set()
         for _, kind, payload in answer.chunks:
             if kind not in (_STATUS, _STATUS_EXT):
@@ -272,13 +267,15 @@ class Judge:
             if wide and int.from_bytes(payload[4:8], "big") != (len(payload) - 8) // 16:
                 return "the number of extents is not the announced one", "", ""
             rows = struct.iter_unpack(">QQ" if wide else ">II", payload[8 if wide else 4 :])
-            if (reason := self._extents(command, context, list(rows))) is not None:
+            if (reason := self._extents(command, context, list(rows), settled)) is not None:
                 return reason
         if seen != set(self._contexts.values()):
             return "not exactly the selected contexts are described", "RPL-081", f"ids {sorted(seen)}"
         return None
 
-    def _extents(self, command: Command, context: int, extents: list[tuple[int, int]]) -> tuple[str, str, str] | None:
+    def _extents(
+        self, command: Command, context: int, extents: list[tuple[int, int]], settled: int
+    ) -> tuple[str, str, str] | None:
         at = command.offset
         for number, (length, status) in enumerate(extents):
             if not length:
@@ -288,10 +285,16 @@ class Judge:
             if at >= command.end and number:
                 return "an extent begins behind the request", "RPL-086", f"at {at}"
             if context == self._allocation and status & State.ZERO:
-                wrong = self._shadow.first_nonzero(at, min(length, self._size - at))
+                wrong = self._shadow.first_nonzero(at, min(length, settled - at))
                 if wrong is not None:
                     return "the data is not zero where an extent says so", "META-036", f"at {wrong}"
             at += length
         if command.flags & CmdFlag.REQ_ONE and (len(extents) > 1 or at > command.end):
             return "REQ_ONE does not get one extent within the request", "META-006", ""
         return None
+
+
+def _settled(command: Command, beside: Sequence[Command]) -> int:
+    """The position up to which extents can be judged: they may go on behind the range, where others make changes."""
+    changes = [other.offset for other in beside if other.type in CHANGING and other.end > command.end]
+    return min(changes, default=1 << 64)

@@ -5,7 +5,7 @@ One player lives as long as a campaign: it remembers what the disk holds, and lo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
@@ -19,11 +19,12 @@ from nbdtest.fuzz.commands import PERIOD, Command
 from nbdtest.fuzz.coverage import Coverage
 from nbdtest.fuzz.etiquette import Etiquette, export_of, may_be_left
 from nbdtest.fuzz.exchange import Exchange, Log
-from nbdtest.fuzz.ground import CHANGING, WITHOUT_RANGE, Ground, Law, survey
+from nbdtest.fuzz.ground import CHANGING, Ground, Law, survey
 from nbdtest.fuzz.judge import Judge
 from nbdtest.fuzz.problem import SANITIZER_WORDS, Kind, Problem, Trouble
 from nbdtest.fuzz.script import Hostile, Leave, Mode, Opening, Script, Send, Way
 from nbdtest.fuzz.shadow import Shadow
+from nbdtest.fuzz.waves import waves
 from nbdtest.net.clock import Deadline
 from nbdtest.wire import (
     ClientFlag,
@@ -41,11 +42,8 @@ from nbdtest.wire import (
     dump,
 )
 
-__all__ = ["STAYS_OPEN", "Player", "waves"]
+__all__ = ["STAYS_OPEN", "Player"]
 
-_MOST_IN_FLIGHT = 64
-_MOST_BYTES_IN_FLIGHT = 96 << 10
-"""In each direction: less than a socket's buffers hold, so that neither side waits for the other for ever."""
 _VISIT_S = 0.5
 """How long to wait for a server to be done with a visitor that made no sense."""
 _DYING_S = 0.3
@@ -225,21 +223,26 @@ class Player:
         return _Line(exchange, judge)
 
     def _send(self, line: _Line, commands: Sequence[Command]) -> Problem | None:
-        judge = line.judge.judge
-        for wave in waves(commands):
+        judge, exchange = line.judge, line.exchange
+        upcoming = waves(commands)
+        wave = next(upcoming, None)
+        while wave is not None:
             try:
-                answers = line.exchange.run(wave)
+                exchange.post(wave)
+                following = next(upcoming, None)  # found while the server is at work
+                unusual = exchange.collect(judge.accepts)
             except Trouble as trouble:
                 for command in wave:
                     if command.type in CHANGING:
                         self.shadow.forget(command.offset, command.length)
-                if trouble.problem.kind is Kind.HUNG_UP and any(map(line.judge.objection, wave)):
+                if trouble.problem.kind is Kind.HUNG_UP and any(map(judge.objection, wave)):
                     raise _Tolerated from None  # TERM-034
                 raise
-            self.coverage.answered(line.exchange.mode, wave)
-            for command, answer in zip(wave, answers, strict=True):
-                if (problem := judge(command, answer)) is not None:
+            self.coverage.answered(exchange.mode, wave)
+            for command, answer in unusual:
+                if (problem := judge.judge(command, answer, wave)) is not None:
                     return problem
+            wave = following
         return None
 
     def _knock(self, data: bytes) -> None:
@@ -313,35 +316,6 @@ class Player:
                         summary=_summary(sent, data),
                     )
                 )
-
-
-def waves(commands: Sequence[Command]) -> Iterator[list[Command]]:
-    """Cut `commands` into groups whose outcome does not depend on the order in which a server carries them out."""
-    wave: list[Command] = []
-    reads: list[tuple[int, int]] = []
-    changes: list[tuple[int, int]] = []
-    there = back = 0
-    for command in commands:
-        start, length, kind = command.offset, command.length, command.type
-        end = start + length
-        ranged = kind not in WITHOUT_RANGE
-        conflict = ranged and (_touches(start, end, changes) or (kind in CHANGING and _touches(start, end, reads)))
-        there += length if kind is Cmd.WRITE else 0
-        back += length if kind is Cmd.READ else 0
-        if wave and (conflict or len(wave) == _MOST_IN_FLIGHT or max(there, back) > _MOST_BYTES_IN_FLIGHT):
-            yield wave
-            wave, reads, changes = [], [], []
-            there = length if kind is Cmd.WRITE else 0
-            back = length if kind is Cmd.READ else 0
-        wave.append(command)
-        if ranged:
-            (changes if kind in CHANGING else reads).append((start, end))
-    if wave:
-        yield wave
-
-
-def _touches(start: int, end: int, ranges: list[tuple[int, int]]) -> bool:
-    return any(start < last and first < end for first, last in ranges)
 
 
 def _shifted(script: Script, shift: int) -> Script:

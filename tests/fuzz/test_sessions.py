@@ -14,10 +14,10 @@ from nbdtest.fuzz.commands import Command, pattern
 from nbdtest.fuzz.decoding import COMMAND_BYTES, HEAD_BYTES, commands_from, script_from
 from nbdtest.fuzz.finding import format_script
 from nbdtest.fuzz.ground import CHANGING, WITHOUT_RANGE, Ground, Law
-from nbdtest.fuzz.player import waves
 from nbdtest.fuzz.script import Hostile, Leave, Mode, Opening, Script, Send, Way, script_from_json, script_to_json
 from nbdtest.fuzz.shadow import Shadow
 from nbdtest.fuzz.shrinking import shrink
+from nbdtest.fuzz.waves import waves
 from nbdtest.wire import Cmd, CmdFlag, ExtendedRequest, Opt, Option, Request
 from tests.fuzz import grounds
 
