@@ -1,4 +1,4 @@
-"""The kernel as a client under test: the suite's checks of clients, as far as they are about the transmission phase."""
+"""The kernel as a client under test: the whole suite of checks of clients, as far as they apply to it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,30 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).with_name("kernel_client.sh")
-EXPECTED = {"client-reply.shutdown": "the kernel goes on after ESHUTDOWN: to it all errors are alike"}
+LARGEST = Path("/sys/block/nbd0/queue/max_sectors_kb")
+KERNELS = {"client-reply.shutdown": "it goes on after ESHUTDOWN: to it all errors are alike"}
+NBD_CLIENTS = {
+    "client-handshake.is-not-dropped": "it gives up without ABORT",
+    "client-handshake.no-unknown-flags": "it sets FIXED_NEWSTYLE although the server does not offer it",
+    "client-option.refusal-ends-with-abort": "it gives up without ABORT",
+    "client-option.shutdown-of-go": "it gives up without ABORT",
+}
+LARGE_REQUESTS = {"client-request.honours-maximum-payload": "nbd-client does not ask for block sizes"}
+"""Linux 6.12 does not stop at 128 KiB, as 6.1 does."""
 
 
 @pytest.mark.nightly
 @pytest.mark.skipif(shutil.which("nbd-client") is None, reason="nbd-client is not installed")
-def test_the_kernel_takes_replies_as_the_protocol_says(tmp_path: Path) -> None:
+def test_only_known_complaints(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     command = [
         *(sys.executable, "-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider"),
-        *("--pyargs", "nbdtest.conformance", "--nbd-checks=client-reply", f"--nbd-report={report}"),
+        *("--pyargs", "nbdtest.conformance", f"--nbd-report={report}"),
         f"--nbd-client=sh {SCRIPT} {{socket}} {{file}}",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert report.exists(), done.stdout + done.stderr
     results = {row["check"]: row["outcome"] for row in json.loads(report.read_text())["results"]}
-    assert {check for check, outcome in results.items() if outcome in ("failed", "error")} == set(EXPECTED), done.stdout
-    assert list(results.values()).count("passed") > 4
+    known = KERNELS | NBD_CLIENTS | (LARGE_REQUESTS if int(LARGEST.read_text()) > 128 else {})
+    assert {check for check, outcome in results.items() if outcome in ("failed", "error")} == set(known), done.stdout
+    assert list(results.values()).count("passed") > 90
