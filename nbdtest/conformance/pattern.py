@@ -11,7 +11,7 @@ __all__ = ["expect_contents", "read_back", "write_pattern"]
 
 def write_pattern(t: ServerTarget, session: Session, offset: int, length: int) -> bytes:
     """Write random bytes, none of them zero, and return them."""
-    data = bytes(byte or 0xA5 for byte in t.random.randbytes(length))
+    data = t.random.randbytes(length).replace(b"\0", b"\xa5")
     expect_success(session.write(offset, data))
     return data
 

@@ -6,14 +6,18 @@ installed pays for this module only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Sequence
+    from types import ModuleType
 
     from nbdtest.client import NBD
     from nbdtest.fakeserver import FakeServer
@@ -112,13 +116,14 @@ def pytest_configure(config: pytest.Config) -> None:
     arguments = [argument for argument in config.args if _names_suite(config, argument)]
     if not (config.getoption("nbd_server") or config.getoption("nbd_client") or arguments):
         return
-    from nbdtest.errors import UsageError
-    from nbdtest.plugin.suite import suite_of
+    with _as_they_are():
+        from nbdtest.errors import UsageError
+        from nbdtest.plugin.suite import suite_of
 
-    try:
-        suite = suite_of(config, arguments)
-    except UsageError as error:
-        raise pytest.UsageError(str(error)) from error
+        try:
+            suite = suite_of(config, arguments)
+        except UsageError as error:
+            raise pytest.UsageError(str(error)) from error
     config.args[:] = [argument for argument in config.args if argument not in arguments]
     config.pluginmanager.register(suite, SUITE)
 
@@ -240,3 +245,25 @@ def _names_suite(config: pytest.Config, argument: str) -> bool:
     if config.getoption("pyargs") and head == SUITE_PACKAGE:
         return True
     return argument.startswith(f"{SUITE_NODE}::") and not (config.invocation_params.dir / head).is_file()
+
+
+@contextmanager
+def _as_they_are() -> Generator[None]:
+    """Import modules of nbdtest without the rewriting of assertions that pytest does to all packages with plugins.
+
+    No assertion in them is for a test's author to read, and where pytest may not keep what it has rewritten, as in an
+    image built by somebody else, it would do so again in every run and in every worker of pytest-xdist.
+    """
+    finder = _Unrewritten()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
+class _Unrewritten:
+    """Finds the modules of nbdtest before pytest's own finder does."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        return PathFinder.find_spec(name, path, target) if name.startswith("nbdtest.") else None

@@ -6,6 +6,7 @@ Loaded when a server is to be tested. What is printed and written at the end is 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,7 +203,7 @@ class Suite:
         if self._worker or not self._collects or session.config.getoption("collectonly"):
             return
         wanted = {item.subject for item in getattr(session, "items", ()) if isinstance(item, CheckItem)}
-        distributed = bool(session.config.pluginmanager.hasplugin("dsession"))
+        distributed = _distributes(session.config)
         for subject in self.subjects:
             if not (distributed or subject in wanted):
                 continue
@@ -255,6 +256,9 @@ class Suite:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Stop the servers, and write the reports or hand over what was learned."""
+        if "hypothesis" not in sys.modules and not _distributes(session.config):
+            # Its plugin would now load it, for a summary of tests that there were none of.
+            session.config.pluginmanager.unregister(name="hypothesispytest")
         try:
             if self._worker:
                 output: dict[str, Any] = session.config.workeroutput  # type: ignore[attr-defined]  # xdist adds it
@@ -328,6 +332,11 @@ def _tasks(config: pytest.Config, subjects: Sequence[AnySubject]) -> list[Task]:
     if not checks:
         raise UsageError("no check is selected: --nbd-checks and --nbd-level leave nothing")
     return [Task(subject, tuple(check for check in checks if check.role == role)) for subject, role in roles.items()]
+
+
+def _distributes(config: pytest.Config) -> bool:
+    """Whether this is the process of pytest-xdist that gives the work to others."""
+    return bool(config.pluginmanager.hasplugin("dsession"))
 
 
 def _whole(argument: str) -> bool:

@@ -60,11 +60,12 @@ class Shadow:
     def compare(self, session: Session, *, whole: bool = False) -> None:
         """Read somewhere, or everything, and complain unless it is what was stored."""
         at, length = (0, len(self.data)) if whole else self.stretch()
-        seen = bytearray(read_back(session, self.start + at, length))
-        for position in range(len(seen)):
-            if not self.known[at + position]:
-                seen[position] = self.data[at + position]
-        expect_bytes(bytes(seen), bytes(self.data[at : at + length]), "READ", offset=self.start + at)
+        wanted = bytes(self.data[at : at + length])
+        seen = read_back(session, self.start + at, length)
+        if not all(self.known[at : at + length]):
+            known = self.known[at : at + len(seen)]
+            seen = bytes(byte if told else kept for byte, kept, told in zip(seen, wanted, known, strict=False))
+        expect_bytes(seen, wanted, "READ", offset=self.start + at)
 
     def actions(self) -> list[Callable[[Session], None]]:
         """What may be done at random, by what the export offers."""
