@@ -1,7 +1,7 @@
 """A folder of sessions that showed something new, to start from again: now, in the next run, on another server.
 
 One file holds one session and is written whole or not at all, under a name made of its content: several processes may
-share a folder. Transcripts (*.jsonl) that somebody puts there are read as well.
+share a folder. What somebody puts there is read as well: transcripts (*.jsonl), and what one client sends (*.bin).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Corpus:
             UsageError: a file holds neither; the message names it.
         """
         for path in sorted(self.folder.iterdir()):
-            if path.suffix in (".json", ".jsonl"):
+            if path.suffix in (".json", ".jsonl", ".bin"):
                 try:
                     self.scripts += _scripts_in(path, ground, export)
                 except (OSError, ValueError, UsageError) as error:
@@ -72,12 +72,15 @@ class Corpus:
 
 
 def _scripts_in(path: Path, ground: Ground, export: str) -> Iterator[Script]:
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".json":
-        yield script_from_json(json.loads(text))
+    if path.suffix == ".bin":
+        streams = [path.read_bytes()]
+    elif path.suffix == ".json":
+        yield script_from_json(json.loads(path.read_text(encoding="utf-8")))
         return
-    transcript = Transcript.from_json_lines(text)
-    for connection in sorted({record.connection for record in transcript}):
-        stream = transcript.sent_by(Sender.CLIENT, connection)
+    else:
+        transcript = Transcript.from_json_lines(path.read_text(encoding="utf-8"))
+        connections = sorted({record.connection for record in transcript})
+        streams = [transcript.sent_by(Sender.CLIENT, connection) for connection in connections]
+    for stream in streams:
         if stream and (script := script_of(stream, ground, export)) is not None:
             yield script

@@ -39,8 +39,9 @@ _QUERIES: tuple[tuple[str, ...], ...] = (
 _INFOS = ((), (Info.BLOCK_SIZE,), (Info.NAME, Info.DESCRIPTION), (Info.EXPORT, Info.BLOCK_SIZE), (Info(0x7FFF),))
 _IN_A_ROW = 20
 """So many options in a row every server should take. TERM-013"""
-_SMALLEST_BUFFER, _LARGEST_BUFFER = 9, 21
-"""Sizes of buffers, as powers of two."""
+_SIZES_OF_BUFFERS = (9, 10, 12, 15, 16, 18, 20, 20, 21)
+"""As powers of two."""
+_MANY_TIMES = 12
 
 
 def visit(source: random.Random, ground: Ground, names: Sequence[str]) -> Script:
@@ -120,15 +121,15 @@ def _lengths(source: random.Random, ground: Ground) -> Script:
     commands: list[Command] = []
     kinds: Sequence[Cmd] = (Cmd.READ, Cmd.WRITE) if ground.writable else (Cmd.READ,)
     for _ in range(source.choice((2, 4, 6))):
-        about = 1 << source.randint(_SMALLEST_BUFFER, _LARGEST_BUFFER)
-        length = max(1, about + source.choice((0, 0, -1, 1, 16)))
+        about = 1 << source.choice(_SIZES_OF_BUFFERS)
+        length = about + source.choice((0, 0, 0, -1, 1, 16))
         offset = about * source.randrange(4) + source.choice((0, 0, 1, -1))
         length = max(ground.unit, min(length, ground.maximum, ground.size) // ground.unit * ground.unit)
         offset = max(0, min(offset, ground.size - length)) // ground.unit * ground.unit
         kind = source.choice(kinds)
         seed = source.randrange(PERIOD) if kind is Cmd.WRITE else 0
         command = Command(type=kind, offset=offset, length=length, seed=seed)
-        commands += [command] * (12 if source.randrange(8) == 0 else 1)
+        commands += [command] * (_MANY_TIMES if source.randrange(4) == 0 else 1)
         if kind is Cmd.WRITE:
             commands.append(Command(type=Cmd.READ, offset=offset, length=length))
     return Script(openings=(Opening(mode=source.choice(ground.modes)),), steps=(Send(commands=tuple(commands)),))

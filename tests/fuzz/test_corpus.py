@@ -148,6 +148,12 @@ def test_a_transcript_is_a_starting_point_as_well(tmp_path: Path) -> None:
     assert corpus_in(tmp_path).scripts == [script]
 
 
+def test_the_bytes_of_one_client_are_a_starting_point(tmp_path: Path) -> None:
+    script = Script(steps=(Send(commands=(WRITE, READ)),))
+    (tmp_path / "0001.bin").write_bytes(stream_of(script))
+    assert corpus_in(tmp_path).scripts == [script]
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"openings": 5}'], ids=repr)
 def test_a_file_that_holds_no_session_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "odd.json").write_text(text)
