@@ -1,10 +1,12 @@
 """`nbdtest fuzz`: random sessions on a server, judged by what the specification allows and by what was written."""
 
 import argparse
+import json
 import random
 import sys
 from pathlib import Path
 
+from nbdtest.cli.fuzz_report import Reporter, summary
 from nbdtest.conformance.target import ServerTarget
 from nbdtest.errors import UsageError
 from nbdtest.fixtures.client_command import CommandSource, parse_clients
@@ -13,18 +15,14 @@ from nbdtest.fixtures.foreseen import is_foreseen
 from nbdtest.fixtures.parsing import FORMS, parse_server
 from nbdtest.fixtures.sources import open_source
 from nbdtest.fixtures.subject import DEFAULT_TIMEOUT_S
-from nbdtest.fuzz.campaign import Campaign, Limits, Progress
+from nbdtest.fuzz.campaign import Campaign, Limits
 from nbdtest.fuzz.client_finding import format_rules
 from nbdtest.fuzz.client_finding import save as save_client
 from nbdtest.fuzz.clients import ClientCampaign
 from nbdtest.fuzz.corpus import Corpus
-from nbdtest.fuzz.finding import Finding, save
 from nbdtest.fuzz.player import Player
-from nbdtest.net.clock import monotonic_s
 
 __all__ = ["add_arguments", "run"]
-
-TELL_EVERY_S = 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-writes", action="store_true", help="write also to a server that is running already: data are lost"
     )
+    parser.add_argument("--json", action="store_true", help="print what came of it as JSON, and nothing else")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -85,19 +84,25 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("say either which server to test or, with --client, which client")
     if arguments.client:
         return _fuzz_client(arguments.client, limits, seed, Path(arguments.into))
-    folder = Path(arguments.into)
+    return _fuzz_server(arguments, limits, seed)
+
+
+def _fuzz_server(arguments: argparse.Namespace, limits: Limits, seed: int) -> int:
+    """Fuzz a server, print what is found, and return 1 if anything was."""
     spec = parse_server(arguments.spec)
     deviations = (*spec.deviations, *read_deviations(arguments.expect))
     source = open_source(spec, allow_writes=arguments.allow_writes)
-    reporter = _Reporter(folder)
+    reporter = Reporter(Path(arguments.into), quiet=arguments.json)
     try:
         player = Player(ServerTarget(source, timeout_s=arguments.timeout))
-        version = f" ({source.version})" if source.version else ""
-        print(f"{source.name}{version}: seed {seed}{'' if player.ground.writable else ', reading only'}")
         target = player.target.info()
-        corpus = Corpus(Path(arguments.corpus)) if arguments.corpus else None
-        if corpus is not None:
+        version = f" ({source.version})" if source.version else ""
+        reporter.say(f"{source.name}{version}: seed {seed}{'' if player.ground.writable else ', reading only'}")
+        corpus = None
+        if arguments.corpus:
+            corpus = Corpus(Path(arguments.corpus))
             corpus.load(player.ground, player.target.export)
+            reporter.say(f"{len(corpus.scripts)} sessions from {corpus.folder}")
         campaign = Campaign(
             player,
             seed=seed,
@@ -106,13 +111,14 @@ def run(arguments: argparse.Namespace) -> int:
             foreseen=lambda problem: is_foreseen(problem, target, deviations),
             corpus=corpus,
         )
-        if corpus is not None:
-            print(f"{len(corpus.scripts)} sessions from {corpus.folder}")
         try:
             campaign.run(limits)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
         reporter.close(campaign.progress)
+        if arguments.json:
+            json.dump(summary(campaign.progress, target, seed), sys.stdout, indent=2)
+            print()
         return int(bool(campaign.progress.findings))
     finally:
         source.close()
@@ -139,54 +145,3 @@ def _fuzz_client(command: str, limits: Limits, seed: int, folder: Path) -> int:
     )
     print(f"  repeat: nbdtest replay {place}\n\n{format_rules(caught.finding.rules)}\n\n{caught.output}")
     return 1
-
-
-class _Reporter:
-    """Prints progress, on a terminal in one line, and each finding once."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._next_s = monotonic_s() + TELL_EVERY_S
-        self._live = sys.stderr.isatty()
-
-    def tell(self, progress: Progress) -> None:
-        if self._live and monotonic_s() >= self._next_s:
-            self._next_s = monotonic_s() + TELL_EVERY_S
-            print(f"\r\033[K{_line(progress)}", end="", file=sys.stderr, flush=True)
-
-    def found(self, finding: Finding, player: Player) -> None:
-        place = save(finding, self._folder, transcript=player.transcript, output=player.target.source.output())
-        if self._live:
-            print("\r\033[K", end="", file=sys.stderr)
-        print(f"\n{finding.problem}")
-        if not finding.reproducible:
-            print("  It did not happen again when the same session was repeated.")
-        messages = finding.script.messages
-        print(f"  {messages} message{'' if messages == 1 else 's'}; kept in {place}")
-        print(f"  repeat: nbdtest replay {place}")
-
-    def close(self, progress: Progress) -> None:
-        if self._live:
-            print("\r\033[K", end="", file=sys.stderr)
-        print(_line(progress))
-        coverage = progress.coverage
-        for what, counts in (
-            ("requests", coverage.requests),
-            ("replies", coverage.replies),
-            ("options", coverage.options),
-        ):
-            if counts:
-                print(f"  {what}: {', '.join(f'{kind} {count}' for kind, count in counts.most_common())}")
-        print(f"  {len(coverage.requirements)} rules exercised: {' '.join(coverage.requirements)}")
-        for problem, count in progress.foreseen.most_common():
-            print(f"known: {problem}, seen {count} times")
-
-
-def _line(progress: Progress) -> str:
-    count = len(progress.findings)
-    return (
-        f"{progress.sessions} sessions, {progress.commands} commands in {progress.seconds:.0f} s "
-        f"({progress.rate:.0f} a second), "
-        f"{len(progress.coverage.requirements)} rules, {count} finding{'' if count == 1 else 's'}"
-        f"{f', seen {progress.repeated} more times' if progress.repeated else ''}"
-    )

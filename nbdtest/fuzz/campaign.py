@@ -36,7 +36,7 @@ _KEPT = 8
 """How many messages of a session a mutant keeps from its beginning, and then from somewhere in it."""
 _VITALS_EVERY = 500
 _SHRINKING_S = 30.0
-_SHRINKING_PATIENCE_S = 1.0
+_SHRINKING_PATIENCE_S = 0.5
 """How long a hang is waited for while a session is made small; in the end it has to last as long as any other."""
 _HISTORY = 64
 _GROWTH_BYTES = 128 << 20

@@ -27,7 +27,7 @@ from nbdtest.wire import (
 __all__ = ["visit"]
 
 _STRANGER = "nbdtest-no-such-export"
-_LENGTHS_OF_NAMES = (255, 256, 1024, 3000, 4096, 4096)
+_LENGTHS_OF_NAMES = (255, 256, 1024, 3000, 3000, 4096, 4096)
 _QUERIES: tuple[tuple[str, ...], ...] = (
     ("base:allocation",),
     (),

@@ -74,7 +74,8 @@ class FuzzItem(pytest.Item):
 
         campaign = Campaign(Player(self._subject.target), seed=seed, found=keep, foreseen=foreseen)
         progress = campaign.run(self._limits)
-        summary = f"{progress.sessions} sessions, {progress.commands} commands, seed {seed}"
+        rules = len(progress.coverage.requirements)
+        summary = f"{progress.sessions} sessions, {progress.commands} commands, {rules} rules exercised, seed {seed}"
         self.add_report_section("call", "fuzz", summary)
         self.result = Result(
             check=self.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -178,6 +179,17 @@ def test_the_command_line_says_when_nothing_was_found(tmp_path: Path, capsys: py
     assert "requests: CMD_" in shown
     assert "rules exercised: " in shown
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_line_says_the_same_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--sessions", "40", "--stop-after", "1", "--seed", "1", "--into", str(tmp_path), "--json"]
+    assert main(["fuzz", "builtin:command.unknown-succeeds", *arguments]) == 1
+    said = json.loads(capsys.readouterr().out)
+    (folder,) = tmp_path.iterdir()
+    assert [finding["name"] for finding in said["findings"]] == [folder.name]
+    assert said["seed"] == 1
+    assert said["requests"]["CMD_READ"] > 0
+    assert "ERR-029" in said["requirements"]
 
 
 @pytest.mark.parametrize("wrong", [["--sessions", "0"], ["--seconds", "-1"], ["--stop-after", "0"]], ids=" ".join)
