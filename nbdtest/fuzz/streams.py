@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from nbdtest.errors import PeerViolation
 from nbdtest.fuzz.commands import MOST_PAYLOAD, Command
 from nbdtest.fuzz.etiquette import may_be_left
-from nbdtest.fuzz.ground import CHANGING, Ground
+from nbdtest.fuzz.ground import CHANGING, WITHOUT_RANGE, Ground
 from nbdtest.fuzz.script import Hostile, Leave, Mode, Opening, Script, Send, Step, Way
 from nbdtest.wire import (
     ClientFlag,
@@ -152,6 +152,8 @@ def _command(request: Request | ExtendedRequest, payload: bytes, ground: Ground)
         flags = CmdFlag(flags & ~CmdFlag.PAYLOAD_LEN)
     if flags & CmdFlag.PAYLOAD_LEN:
         raise PeerViolation("a payload where none belongs")
+    if request.type in WITHOUT_RANGE and (request.offset or request.length):
+        raise PeerViolation("a range where none belongs")
     if request.type in (Cmd.READ, Cmd.WRITE) and request.length > MOST_PAYLOAD:
         raise PeerViolation("more than is worth judging")
     if request.type in CHANGING and not (ground.writable or ground.read_only):

@@ -78,6 +78,7 @@ def test_bytes_are_the_same_whatever_they_are_read_as(data: bytes, seed: int) ->
         ("another export", b"\0\0\0\x03" + Option(option=Opt.GO, data=InfoRequest(name="x").encode()).encode()),
         ("half a request", stream_of(Script(steps=(Send(commands=(READ,)),)))[:-1]),
         ("half a payload", stream_of(Script(steps=(Send(commands=(WRITE,)),)))[:-1]),
+        ("a FLUSH of a range", stream_of(Script()) + Command(type=Cmd.FLUSH, offset=512).encode(1)),
         ("more than DISC", stream_of(Script(steps=(Leave(),))) + READ.encode(1)),
         ("a surplus in LIST", stream_of(Script(openings=(Opening(options=(Option(option=Opt.LIST, data=b"x"),)),)))),
     ],
