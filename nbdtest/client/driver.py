@@ -227,7 +227,9 @@ class Driver:
             self._watched(self.flush)
         free = channel is not None and channel.plain and engine.resting.direction == READING and not engine.has_output
         if free and extra < 0 and deadline.seconds == math.inf:
-            self._watched(self._receive_waiting)  # there is nothing else to wait for: cheaper than polling first
+            self._receive_waiting()  # there is nothing else to wait for: cheaper than polling first
+            if engine.failure is not None:
+                raise engine.failure
             return True
         direction = self.direction()
         events = (select.POLLIN if direction & READING else 0) | (select.POLLOUT if direction & WRITING else 0)

@@ -76,6 +76,7 @@ _ORDERS = {
 NARROW_LIMIT = 0xFFFF_FFFF
 COPY_BELOW = 1 << 16  # payloads up to here are joined to their header: cheaper than gathering two pieces
 STATUS_REPLY = 1 << 13  # bytes of a block status reply, as long as it is short
+LEAST_STATUS = 32  # bytes of one with a single extent
 MORE_THAN_A_REPLY = 64  # bytes of a reply without data, and a few more to notice what does not belong there
 
 
@@ -199,17 +200,20 @@ class FastLane:
             engine.next_cookie = cookie + 1
             request = REQUEST.pack(REQUEST_MAGIC, 0, _BLOCK_STATUS, cookie, offset, count)
             pacing = self._order_pacing
+            trying = cookie >= pacing.tries_from
             sent = 0
             received = b""
             failure: Failure | None = None
             try:
-                began = monotonic_s() if pacing.trying else 0.0
+                began = monotonic_s() if trying else 0.0
                 sent = self._send(request, _NOSIGNAL)
                 if pacing.polls:
                     self._poll()
                 received = self._recv(STATUS_REPLY)
-                if pacing.trying:
-                    pacing.took(monotonic_s() - began)
+                if len(received) < LEAST_STATUS:
+                    received = self._status_on(received, cookie)
+                if trying:
+                    pacing.took(monotonic_s() - began, cookie)
             except OSError as error:
                 failure = Failure.of_os("recv" if sent else "send", error)
             except BaseException:
@@ -218,7 +222,7 @@ class FastLane:
             size = len(received)
             number, name = self._context
             if (
-                size < 32
+                size < LEAST_STATUS
                 or size % 8
                 or received[:24] != STATUS.pack(STRUCTURED_REPLY_MAGIC, _DONE, _STATUS, cookie, size - 20, number)
             ):
@@ -250,6 +254,19 @@ class FastLane:
                 engine.done[cookie] = command
                 raise Begun(command)
             return True
+
+    def _status_on(self, received: bytes, cookie: int) -> bytes:
+        """Receive the rest of a block status reply that came in pieces, as long as it is the ordinary one."""
+        start = STRUCTURED.pack(STRUCTURED_REPLY_MAGIC, _DONE, _STATUS, cookie, 0)[:-4]
+        while received.startswith(start):
+            length = int.from_bytes(received[len(start) : STRUCTURED.size], "big")
+            missing = STRUCTURED.size + length - len(received)
+            if len(received) < STRUCTURED.size or not 0 < missing < STATUS_REPLY:
+                break
+            if not (more := self._recv(missing)):
+                break
+            received += more
+        return received
 
     def submit_read(self, buffer: Any, offset: int, completion: CompletionCallback | None) -> int:
         """Send a read into `buffer` together with others, and return its cookie, or 0 if that is not for the lane."""
@@ -357,12 +374,11 @@ class FastLane:
                 else:
                     expected = SIMPLE.pack(SIMPLE_REPLY_MAGIC, 0, cookie)
             pacing = self._read_pacing
-            began = 0.0
+            trying = cookie >= pacing.tries_from
             sent = got = 0
             failure: Failure | None = None
             try:
-                if pacing.trying:
-                    began = monotonic_s()
+                began = monotonic_s() if trying else 0.0
                 sent = self._send(request, _NOSIGNAL)
                 if pacing.polls:
                     self._poll()
@@ -371,8 +387,8 @@ class FastLane:
                 if got < total:
                     got = self._read_on(header, expected, buffer, got, total)
                 if got == total and header == expected:
-                    if pacing.trying:
-                        pacing.took(monotonic_s() - began)
+                    if trying:
+                        pacing.took(monotonic_s() - began, cookie)
                     engine.bytes_sent += sent
                     engine.chunks_sent += 1
                     engine.bytes_received += got
@@ -436,13 +452,12 @@ class FastLane:
                 expected = SIMPLE.pack(SIMPLE_REPLY_MAGIC, 0, cookie)
             total = len(request)
             pacing = self._order_pacing
-            began = 0.0
+            trying = cookie >= pacing.tries_from
             sent = 0
             received = b""
             failure: Failure | None = None
             try:
-                if pacing.trying:
-                    began = monotonic_s()
+                began = monotonic_s() if trying else 0.0
                 if payload is None:
                     sent = self._send(request, _NOSIGNAL)
                 else:
@@ -456,8 +471,8 @@ class FastLane:
                         self._poll()
                     received = self._recv(MORE_THAN_A_REPLY)
                     if received == expected or self._is_empty_chunk(received, cookie):
-                        if pacing.trying:
-                            pacing.took(monotonic_s() - began)
+                        if trying:
+                            pacing.took(monotonic_s() - began, cookie)
                         engine.bytes_sent += sent
                         engine.chunks_sent += 1
                         engine.bytes_received += len(received)

@@ -118,6 +118,8 @@ def test_structured_success_is_as_good_as_a_simple_one(prepared: Prepared) -> No
     for answer in (done(1), ok(2)):
         prepared.answer(answer)
         h.flush()
+    assert h.aio_is_ready()
+    assert h.aio_in_flight() == 0
 
 
 @pytest.mark.parametrize("reply", [SimpleReply(error=Errno.ENOSPC, cookie=1).encode(), error_chunk(1, Errno.ENOSPC)])
@@ -282,6 +284,25 @@ def test_block_status_in_both_forms(prepared: Prepared, limited: bool) -> None:
     assert prepared.sent() == b"".join(
         Request(type=Cmd.BLOCK_STATUS, cookie=cookie, offset=512, length=4096).encode() for cookie in (1, 2)
     )
+
+
+@pytest.mark.parametrize("size", [1, 16, 20, 24, 31, 33])
+def test_a_block_status_that_comes_in_pieces_is_understood(prepared: Prepared, size: int) -> None:
+    h = prepared.connect(contexts=[BASE])
+    h.set_timeout(None)
+    lane = h._lane
+    assert lane is not None
+    recv = lane._recv
+    lane._recv = lambda limit: recv(min(limit, size))
+    told: list[object] = []
+    prepared.answer(status(1, 7, (512, 0), (1024, 3)))
+    h.block_status(4096, 0, lambda *arguments: told.append(arguments[2]))
+    prepared.answer(error_chunk(2, Errno.EIO, "broken"))
+    with pytest.raises(Error, match="block-status: command failed: Input/output error"):
+        h.block_status(4096, 0, lambda *arguments: told.append(arguments[2]))
+    prepared.answer(status(3, 7, (4096, 1)))
+    h.block_status(4096, 0, lambda *arguments: told.append(arguments[2]))
+    assert told == [[512, 0, 1024, 3], [4096, 1]]
 
 
 def test_each_context_is_told(prepared: Prepared) -> None:

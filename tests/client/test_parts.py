@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from nbdtest.client import NBD, Buffer, ClosedHandle, Error, nbd
 from nbdtest.client.inbox import CAPACITY, Inbox
 from nbdtest.client.intervals import Intervals
-from nbdtest.client.pacing import BLOCK, ROUNDS, Pacing
+from nbdtest.client.pacing import BLOCK, FIRST_REST, NEVER, ROUNDS, TRIALS, Pacing
 from nbdtest.client.parity import calls_table
 from nbdtest.client.settings import Settings
 from nbdtest.client.shell import main as shell
@@ -231,11 +231,24 @@ class TestPacing:
     )
     def test_the_better_way_wins(self, received_s: float, polled_s: float, polls: bool) -> None:
         pacing = Pacing()
-        for _ in range(2 * BLOCK * ROUNDS):
-            assert pacing.trying
-            pacing.took(polled_s if pacing.polls else received_s)
-        assert not pacing.trying
+        for number in range(2 * BLOCK * ROUNDS):
+            assert number >= pacing.tries_from
+            pacing.took(polled_s if pacing.polls else received_s, number)
+        assert pacing.tries_from == number + FIRST_REST
         assert pacing.polls is polls
+
+    def test_a_later_trial_can_correct_the_first(self) -> None:
+        pacing = Pacing()
+        number = trials = 0
+        while pacing.tries_from < NEVER:
+            number = pacing.tries_from
+            trials += 1
+            while number >= pacing.tries_from:
+                received_s = 10.0 if trials == 1 else 5.0
+                pacing.took(9.0 if pacing.polls else received_s, number)
+                number += 1
+            assert pacing.polls is (trials == 1)
+        assert trials == TRIALS
 
 
 class TestHandle:
