@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,7 +30,7 @@ import nbd as libnbd
 
 from nbdtest import client
 from nbdtest.net.addresses import UnixAddress
-from nbdtest.net.listening import is_listening
+from nbdtest.net.process import start_listening
 
 SIZE = 64 << 20
 KIB, MIB = 1 << 10, 1 << 20
@@ -187,14 +186,8 @@ def running(name: str) -> Iterator[str]:
         with open(disk, "wb") as file:
             file.write(os.urandom(MIB) * (SIZE // MIB))
         argv = [word.format(socket=socket, disk=disk) for word in SERVERS[name]]
-        process = subprocess.Popen(argv)
-        try:
-            while not is_listening(UnixAddress(socket)):
-                time.sleep(0.01)
+        with start_listening(argv, UnixAddress(socket)):
             yield socket
-        finally:
-            process.kill()
-            process.wait()
 
 
 def connected(module: ModuleType, socket: str) -> Any:

@@ -30,7 +30,7 @@ import nbd as libnbd
 from nbdtest import client
 from nbdtest.client.channel import TLSChannel
 from nbdtest.net.addresses import UnixAddress
-from nbdtest.net.listening import is_listening
+from nbdtest.net.process import start_listening
 from nbdtest.net.tls import psk_support
 
 SIZE = 64 << 20
@@ -114,14 +114,9 @@ def running(auth: str) -> Iterator[tuple[str, str]]:
         else:
             credentials = make_certificates(Path(directory))
             how = f"--tls-certificates={credentials}"
-        process = subprocess.Popen(["nbdkit", "-f", "-U", socket, "--tls=require", how, "memory", str(SIZE)])
-        try:
-            while not is_listening(UnixAddress(socket)):
-                time.sleep(0.01)
+        argv = ["nbdkit", "-f", "-U", socket, "--tls=require", how, "memory", str(SIZE)]
+        with start_listening(argv, UnixAddress(socket)):
             yield socket, credentials
-        finally:
-            process.terminate()
-            process.wait()
 
 
 def make_certificates(directory: Path) -> str:

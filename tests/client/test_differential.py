@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +14,9 @@ from pathlib import Path
 import pytest
 
 import nbdtest
+from nbdtest.fixtures import foreground
 from nbdtest.net.addresses import UnixAddress
-from nbdtest.net.listening import is_listening
+from nbdtest.net.process import start_listening
 
 pytestmark = pytest.mark.interop
 
@@ -99,16 +98,10 @@ def nbd_server(directory: str, root: str = "/") -> Iterator[str]:
     config = f"[generic]\nunixsock={directory}/sock\n[disk]\nexportname={directory}/disk.img\n"
     (outside / "config").write_text(config)
     enter = ["chroot", root] if root != "/" else []
-    command = [*enter, "nbd-server", "-C", f"{directory}/config", "-p", f"{directory}/pid"]
-    subprocess.run(command, check=True, timeout=20)
-    try:
-        while not (outside / "pid").exists() or not is_listening(UnixAddress(str(outside / "sock"))):
-            time.sleep(0.01)
+    stay = [sys.executable, "-I", "-S", foreground.__file__]  # it would become a daemon
+    command = [*stay, *enter, "nbd-server", "-C", f"{directory}/config", "-p", f"{directory}/pid"]
+    with start_listening(command, UnixAddress(str(outside / "sock"))):
         yield str(outside / "sock")
-    finally:
-        os.kill(int((outside / "pid").read_text()), signal.SIGTERM)
-        while (outside / "pid").exists():  # which it removes as the last thing it does
-            time.sleep(0.01)
 
 
 NBDKIT = ("connect_command", "nbdkit", "-s", "--exit-with-parent", "memory", "1M")
