@@ -43,6 +43,42 @@ class Engine:
     `log` takes debug messages, `report` exceptions of callbacks that no call can raise.
     """
 
+    __slots__ = (  # faster than a dict, which so many names would not share among engines
+        "_large_reads",
+        "_log",
+        "_option_completion",
+        "_program",
+        "_report",
+        "bytes_received",
+        "bytes_sent",
+        "calm",
+        "chunks_received",
+        "chunks_sent",
+        "contexts",
+        "disconnecting",
+        "done",
+        "escaped",
+        "export",
+        "extended",
+        "failure",
+        "half_close_wanted",
+        "in_flight",
+        "inbox",
+        "meta_valid",
+        "mid_message",
+        "next_cookie",
+        "outgoing",
+        "protocol",
+        "refusal",
+        "resting",
+        "running",
+        "settings",
+        "structured",
+        "tail",
+        "tls_negotiated",
+        "tls_wanted",
+    )
+
     def __init__(
         self,
         settings: Settings,
