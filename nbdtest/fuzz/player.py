@@ -195,9 +195,9 @@ class Player:
                 if (problem := self._etiquette.judge(answer)) is not None:
                     raise Trouble(problem)
                 about = export_of(option)
-                if option.option == Opt.SET_META_CONTEXT and answer.is_ack:
+                if option.option == Opt.SET_META_CONTEXT:
                     if about is None or may_be_left(option):
-                        raise _Tolerated  # nobody can say what has been selected
+                        raise _Tolerated  # nobody can say what is selected now
                     selected_for = about
                 elif nego.contexts and about not in (None, selected_for):
                     raise _Tolerated  # honest servers differ: it may undo the selection

@@ -118,7 +118,12 @@ def test_what_another_option_may_have_undone_is_not_judged() -> None:
     ask = about(Opt.INFO, InfoRequest(name="another"))
     status = Send(commands=(Command(type=Cmd.BLOCK_STATUS, length=512),))
     with player_on("builtin") as player:
-        for options, judged in (((structured, select), 1), ((structured, select, ask), 0)):
+        strange = about(Opt.SET_META_CONTEXT, MetaContextRequest(name="\0x"))
+        for options, judged in (
+            ((structured, select), 1),
+            ((structured, select, ask), 0),
+            ((structured, select, strange), 0),
+        ):
             before = player.coverage.requests.total()
             assert player.play(Script(openings=(Opening(options=options),), steps=(status,))) is None
             assert player.coverage.requests.total() - before == judged
