@@ -51,7 +51,9 @@ def cook_extents(
     count = (len(payload) - at) // (8 if from_wide else 4)
     values = struct.unpack_from(f">{count}{'Q' if from_wide else 'I'}", payload, at)
     lengths, flags = values[::2], values[1::2]
-    if not from_wide and sum(lengths) <= room and 0 not in lengths:
+    total = sum(lengths)
+    fits = not from_wide or (to_wide and total <= WIDE_LIMIT) or max(values) <= NARROW_LIMIT
+    if fits and total <= room and 0 not in lengths:
         return (list(zip(lengths, flags, strict=True)) if to_wide else list(values)), 0
     return _cook(lengths, flags, to_wide=to_wide, room=room)
 

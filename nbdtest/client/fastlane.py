@@ -27,6 +27,7 @@ from nbdtest.client.headers import (
     EXTENDED,
     EXTENDED_DATA,
     EXTENDED_REQUEST,
+    EXTENDED_STATUS,
     HOLE,
     REQUEST,
     SIMPLE,
@@ -59,6 +60,7 @@ _FLUSH = Cmd.FLUSH.value
 _DATA = ReplyType.OFFSET_DATA.value
 _HOLE = ReplyType.OFFSET_HOLE.value
 _STATUS = ReplyType.BLOCK_STATUS.value
+_STATUS_EXT = ReplyType.BLOCK_STATUS_EXT.value
 _BLOCK_STATUS = Cmd.BLOCK_STATUS.value
 _NONE = ReplyType.NONE.value
 _DONE = ReplyFlag.DONE.value
@@ -76,7 +78,6 @@ _ORDERS = {
 NARROW_LIMIT = 0xFFFF_FFFF
 COPY_BELOW = 1 << 16  # payloads up to here are joined to their header: cheaper than gathering two pieces
 STATUS_REPLY = 1 << 13  # bytes of a block status reply, as long as it is short
-LEAST_STATUS = 32  # bytes of one with a single extent
 MORE_THAN_A_REPLY = 64  # bytes of a reply without data, and a few more to notice what does not belong there
 
 
@@ -98,6 +99,7 @@ class FastLane:
         "_header",
         "_inbox",
         "_largest_write",
+        "_least_status",
         "_lock",
         "_misaligned",
         "_order_pacing",
@@ -135,8 +137,9 @@ class FastLane:
             for command, (wanted, unwanted) in _ORDERS.items()
             if export.flags & wanted and not export.flags & unwanted
         )
-        plain = engine.structured and not engine.extended and engine.meta_valid and len(engine.contexts) == 1
+        plain = engine.structured and engine.meta_valid and len(engine.contexts) == 1
         self._context = engine.contexts[0] if plain else None
+        self._least_status = EXTENDED_STATUS.size + 16 if engine.extended else STATUS.size + 8  # one extent
         self._header = bytearray(
             EXTENDED_DATA.size if self._extended else STRUCTURED_DATA.size if self._structured else SIMPLE.size
         )
@@ -198,7 +201,10 @@ class FastLane:
                 return False
             cookie = engine.next_cookie
             engine.next_cookie = cookie + 1
-            request = REQUEST.pack(REQUEST_MAGIC, 0, _BLOCK_STATUS, cookie, offset, count)
+            if self._extended:
+                request = EXTENDED_REQUEST.pack(EXTENDED_REQUEST_MAGIC, 0, _BLOCK_STATUS, cookie, offset, count)
+            else:
+                request = REQUEST.pack(REQUEST_MAGIC, 0, _BLOCK_STATUS, cookie, offset, count)
             pacing = self._order_pacing
             trying = cookie >= pacing.tries_from
             sent = 0
@@ -210,8 +216,8 @@ class FastLane:
                 if pacing.polls:
                     self._poll()
                 received = self._recv(STATUS_REPLY)
-                if len(received) < LEAST_STATUS:
-                    received = self._status_on(received, cookie)
+                if len(received) < self._least_status:
+                    received = self._status_on(received, cookie, offset)
                 if trying:
                     pacing.took(monotonic_s() - began, cookie)
             except OSError as error:
@@ -219,20 +225,17 @@ class FastLane:
             except BaseException:
                 self._give_up()
                 raise
-            size = len(received)
             number, name = self._context
-            if (
-                size < LEAST_STATUS
-                or size % 8
-                or received[:24] != STATUS.pack(STRUCTURED_REPLY_MAGIC, _DONE, _STATUS, cookie, size - 20, number)
-            ):
+            if not self._is_status(received, cookie, offset, number):
                 command = Command.block_status(offset, count, 0, extent, wide=wide)
                 self._hand_over(command, sent, received, failure)
             engine.bytes_sent += sent
             engine.chunks_sent += 1
-            engine.bytes_received += size
+            engine.bytes_received += len(received)
             engine.chunks_received += 1
-            entries, problem = cook_extents(received[20:], from_wide=False, to_wide=wide, room=self._size - offset)
+            wide_reply = self._extended
+            payload = received[EXTENDED.size if wide_reply else STRUCTURED.size :]
+            entries, problem = cook_extents(payload, from_wide=wide_reply, to_wide=wide, room=self._size - offset)
             raised: BaseException | None = None
             answer: object = 0
             cell = c_int(problem)
@@ -255,13 +258,32 @@ class FastLane:
                 raise Begun(command)
             return True
 
-    def _status_on(self, received: bytes, cookie: int) -> bytes:
+    def _is_status(self, received: bytes, cookie: int, offset: int, context: int) -> bool:
+        """Whether this is the ordinary reply: one chunk with extents in the one context, and nothing after it."""
+        size = len(received)
+        if size < self._least_status:
+            return False
+        if self._extended:
+            length, count = size - EXTENDED.size, (size - EXTENDED_STATUS.size) // 16
+            return size == EXTENDED_STATUS.size + 16 * count and received.startswith(
+                EXTENDED_STATUS.pack(EXTENDED_REPLY_MAGIC, _DONE, _STATUS_EXT, cookie, offset, length, context, count)
+            )
+        return size % 8 == 0 and received.startswith(
+            STATUS.pack(STRUCTURED_REPLY_MAGIC, _DONE, _STATUS, cookie, size - STRUCTURED.size, context)
+        )
+
+    def _status_on(self, received: bytes, cookie: int, offset: int) -> bytes:
         """Receive the rest of a block status reply that came in pieces, as long as it is the ordinary one."""
-        start = STRUCTURED.pack(STRUCTURED_REPLY_MAGIC, _DONE, _STATUS, cookie, 0)[:-4]
-        while received.startswith(start):
-            length = int.from_bytes(received[len(start) : STRUCTURED.size], "big")
-            missing = STRUCTURED.size + length - len(received)
-            if len(received) < STRUCTURED.size or not 0 < missing < STATUS_REPLY:
+        if self._extended:
+            header = EXTENDED.pack(EXTENDED_REPLY_MAGIC, _DONE, _STATUS_EXT, cookie, offset, 0)
+            start = header[:-8]
+        else:
+            header = STRUCTURED.pack(STRUCTURED_REPLY_MAGIC, _DONE, _STATUS, cookie, 0)
+            start = header[:-4]
+        while len(received) >= len(header) and received.startswith(start):
+            length = int.from_bytes(received[len(start) : len(header)], "big")
+            missing = len(header) + length - len(received)
+            if not 0 < missing < STATUS_REPLY:
                 break
             if not (more := self._recv(missing)):
                 break

@@ -1,7 +1,8 @@
 """The headers of fixed size as `struct.Struct`s, for the places where every microsecond counts.
 
-Their layouts are declared once, by the messages of `nbdtest.wire`. The last three are a chunk's header together with
-what begins its payload: the offset of OFFSET_DATA, the context id of BLOCK_STATUS.
+Their layouts are declared once, by the messages of `nbdtest.wire`. The last four are a chunk's header together with
+what begins its payload: the offset of OFFSET_DATA, the context id of BLOCK_STATUS, and of BLOCK_STATUS_EXT the number
+of extents besides.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ __all__ = [
     "EXTENDED",
     "EXTENDED_DATA",
     "EXTENDED_REQUEST",
+    "EXTENDED_STATUS",
     "GREETING",
     "HOLE",
     "INFO_BLOCK_SIZE",
@@ -64,3 +66,4 @@ HOLE = _fixed(OffsetHole)
 STRUCTURED_DATA = struct.Struct(STRUCTURED.format + "Q")
 EXTENDED_DATA = struct.Struct(EXTENDED.format + "Q")
 STATUS = struct.Struct(STRUCTURED.format + "I")
+EXTENDED_STATUS = struct.Struct(EXTENDED.format + "II")

@@ -33,6 +33,7 @@ from nbdtest.wire import (
     Cmd,
     CmdFlag,
     Errno,
+    ErrorChunk,
     ExtendedRequest,
     Extent,
     ReplyFlag,
@@ -286,21 +287,24 @@ def test_block_status_in_both_forms(prepared: Prepared, limited: bool) -> None:
     )
 
 
-@pytest.mark.parametrize("size", [1, 16, 20, 24, 31, 33])
-def test_a_block_status_that_comes_in_pieces_is_understood(prepared: Prepared, size: int) -> None:
-    h = prepared.connect(contexts=[BASE])
+@pytest.mark.parametrize("extended", [False, True])
+@pytest.mark.parametrize("size", [1, 16, 20, 24, 31, 33, 40, 55, 1000])
+def test_a_block_status_that_comes_in_pieces_is_understood(prepared: Prepared, size: int, extended: bool) -> None:
+    status_of = wide_status if extended else status
+    failed = chunk(2, ReplyType.ERROR, ErrorChunk(error=Errno.EIO).encode(), offset=0 if extended else None)
+    h = prepared.connect(contexts=[BASE], extended=extended)
     h.set_timeout(None)
     lane = h._lane
     assert lane is not None
     recv = lane._recv
     lane._recv = lambda limit: recv(min(limit, size))
     told: list[object] = []
-    prepared.answer(status(1, 7, (512, 0), (1024, 3)))
+    prepared.answer(status_of(1, 7, (512, 0), (1024, 3)))
     h.block_status(4096, 0, lambda *arguments: told.append(arguments[2]))
-    prepared.answer(error_chunk(2, Errno.EIO, "broken"))
+    prepared.answer(failed)
     with pytest.raises(Error, match="block-status: command failed: Input/output error"):
         h.block_status(4096, 0, lambda *arguments: told.append(arguments[2]))
-    prepared.answer(status(3, 7, (4096, 1)))
+    prepared.answer(status_of(3, 7, (4096, 1)))
     h.block_status(4096, 0, lambda *arguments: told.append(arguments[2]))
     assert told == [[512, 0, 1024, 3], [4096, 1]]
 
@@ -371,8 +375,47 @@ def test_wide_extents_for_a_wide_callback(prepared: Prepared) -> None:
     assert told == [[(1 << 40, 1 << 63), (512, 0)]]
 
 
-def test_a_wrong_count_of_extents_is_a_violation(prepared: Prepared) -> None:
+@pytest.mark.parametrize("limited", [False, True], ids=["lane", "engine"])
+@pytest.mark.parametrize(
+    ("extents", "narrow", "wide"),
+    [
+        ([(512, 0), (1024, 3)], ([512, 0, 1024, 3], 0), ([(512, 0), (1024, 3)], 0)),
+        ([(1 << 33, 1), (512, 0)], ([(1 << 32) - (64 << 20), 1], 0), ([(1 << 33, 1), (512, 0)], 0)),
+        ([(512, 0), (0, 1)], ([512, 0], 0), ([(512, 0)], 0)),
+        ([(0, 1)], ([0, 1], errno.EPROTO), ([(0, 1)], errno.EPROTO)),
+        ([(1 << 61, 1)], ([(1 << 32) - (64 << 20), 1], 0), ([(1 << 60, 1)], errno.EPROTO)),
+    ],
+    ids=["short", "long", "empty-last", "empty", "beyond"],
+)
+def test_wide_extents_for_either_callback(
+    prepared: Prepared,
+    extents: list[tuple[int, int]],
+    narrow: tuple[list[int], int],
+    wide: tuple[list[tuple[int, int]], int],
+    limited: bool,
+) -> None:
     h = prepared.connect(extended=True, size=1 << 60, contexts=[BASE])
+    h.set_timeout(60 if limited else None)
+    told: list[tuple[object, int]] = []
+
+    def tell(context: str, offset: int, entries: object, error: c_int) -> None:
+        told.append((entries, error.value))
+
+    for cookie, (ask, expected) in enumerate(((h.block_status, narrow), (h.block_status_64, wide)), start=1):
+        prepared.answer(wide_status(cookie, 7, *extents))
+        if expected[1]:
+            with pytest.raises(Error) as caught:
+                ask(4096, 0, tell)
+            assert caught.value.errnum == expected[1]
+        else:
+            ask(4096, 0, tell)
+        assert told.pop() == expected
+
+
+@pytest.mark.parametrize("limited", [False, True], ids=["lane", "engine"])
+def test_a_wrong_count_of_extents_is_a_violation(prepared: Prepared, limited: bool) -> None:
+    h = prepared.connect(extended=True, size=1 << 60, contexts=[BASE])
+    h.set_timeout(60 if limited else None)
     payload = BlockStatusExt(context_id=7, extents=(Extent(512, 0),)).encode(extent_count=2)
     prepared.answer(chunk(1, ReplyType.BLOCK_STATUS_EXT, payload, offset=0))
     with pytest.raises(Error) as caught:
