@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from functools import cache
 
 from nbdtest.fuzz.commands import PERIOD, Command
 from nbdtest.fuzz.ground import Ground
@@ -30,6 +31,8 @@ __all__ = ["COMMAND_BYTES", "HEAD_BYTES", "commands_from", "script_from"]
 
 _COMMAND = struct.Struct(">BBBBHH")
 COMMAND_BYTES = _COMMAND.size
+_ILLEGAL_FROM = 0xF0
+"""First bytes of a command from here on stand for illegal ones."""
 HEAD_BYTES = 8
 """What precedes the commands: modes, connections, options and the end."""
 
@@ -127,22 +130,21 @@ def _hostile_handshake(choice: int, extra: int) -> bytes:
 
 def commands_from(data: bytes, ground: Ground) -> Iterator[Command]:
     """Decode commands; bytes that are too few for one more are left over."""
-    windows, unit = ground.windows, ground.unit
+    windows, unit, maximum = ground.windows, ground.unit, ground.maximum
     kinds = _kinds(ground)
-    flags_of = _flags(ground)
+    small = 512 if unit <= 512 else unit
     usable = len(data) - len(data) % COMMAND_BYTES
     for choice, flags, place, amount, near, far in _COMMAND.iter_unpack(data[:usable]):
-        if choice >= 0xF0:
+        if choice >= _ILLEGAL_FROM:
             yield _illegal(choice, flags, place, amount, near, far, ground)
             continue
-        kind = kinds[choice % len(kinds)]
-        allowed = flags_of[kind]
+        kind, allowed = kinds[choice]
         flag = allowed[flags % len(allowed)]
         if kind is Cmd.FLUSH:
             yield Command(type=kind, flags=flag)
             continue
         if amount < 0xC0:
-            length = (1 + amount % 4) * (512 if unit <= 512 else unit)
+            length = (1 + amount % 4) * small
         elif amount < 0xE8:
             length = 1 + far % 4096
         elif amount < 0xF4:
@@ -159,13 +161,15 @@ def commands_from(data: bytes, ground: Ground) -> Iterator[Command]:
         else:
             offset = start + (near % 4096 if near & 1 else 0)
         offset = max(start, min(offset, end - 1)) // unit * unit
-        length = max(unit, min(length, end - offset, ground.maximum) // unit * unit)
-        seed = near % PERIOD if kind is Cmd.WRITE else 0
-        yield Command(type=kind, flags=flag, offset=offset, length=length, seed=seed)
+        length = max(unit, min(length, end - offset, maximum) // unit * unit)
+        yield Command(
+            type=kind, flags=flag, offset=offset, length=length, seed=near % PERIOD if kind is Cmd.WRITE else 0
+        )
 
 
-def _kinds(ground: Ground) -> tuple[Cmd, ...]:
-    """Which commands a legal one may be; reading and writing often."""
+@cache
+def _kinds(ground: Ground) -> tuple[tuple[Cmd, tuple[CmdFlag, ...]], ...]:
+    """Which command a byte below `_ILLEGAL_FROM` stands for, and its flags to choose from; reads and writes often."""
     offered = ground.flags
     kinds = [Cmd.READ] * 4
     if ground.contexts:
@@ -180,7 +184,8 @@ def _kinds(ground: Ground) -> tuple[Cmd, ...]:
             kinds.append(Cmd.TRIM)
         if offered & TransmissionFlag.SEND_WRITE_ZEROES:
             kinds += [Cmd.WRITE_ZEROES] * 2
-    return tuple(kinds)
+    flags = _flags(ground)
+    return tuple((kind, flags[kind]) for kind in (kinds[choice % len(kinds)] for choice in range(_ILLEGAL_FROM)))
 
 
 def _flags(ground: Ground) -> dict[Cmd, tuple[CmdFlag, ...]]:

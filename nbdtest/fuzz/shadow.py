@@ -41,7 +41,8 @@ class Shadow:
     def forget_all(self) -> None:
         """Know nothing any more: the server has been started anew."""
         for window in self._windows:
-            self.forget(window.start, window.end - window.start)
+            if _KNOWN in window.known:
+                self.forget(window.start, window.end - window.start)
 
     def forget(self, offset: int, length: int) -> None:
         """Know nothing of this range any more."""
