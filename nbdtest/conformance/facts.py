@@ -147,9 +147,10 @@ def _tls(target: ServerTarget, facts: Facts) -> None:
 def _export_by_go(target: ServerTarget, facts: Facts) -> None:
     has = facts.capabilities
     with _tolerant(), target.peer.negotiating() as nego:
-        answer = nego.info(target.export, (Info.EXPORT, Info.BLOCK_SIZE))
-        if answer.is_ack:
+        if nego.info(target.export, (Info.EXPORT, Info.BLOCK_SIZE)).is_ack:
             has.add(Capability.INFO)
+    # Anew: there are servers that serve GO, and hang up on whoever asks for INFO.
+    with _tolerant(), target.peer.negotiating() as nego:
         answer = nego.go(target.export, (Info.EXPORT, Info.BLOCK_SIZE))
         export = answer.export()
         if answer.is_ack and export is not None:

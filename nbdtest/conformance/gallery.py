@@ -197,6 +197,7 @@ def _transmit(target: ServerTarget, mode: str) -> list[_Exhibit[Reply]]:
             pass  # the check of what was asked for says so
         finally:
             target.transcript = kept
+    target.trouble()  # notices an export that has grown by the WRITE past its end
     return found
 
 

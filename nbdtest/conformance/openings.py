@@ -15,6 +15,7 @@ from nbdtest.errors import PeerViolation
 from nbdtest.net.clock import monotonic_s
 from nbdtest.wire import (
     CLISERV_MAGIC,
+    OPTION_REPLY_MAGIC,
     ClientFlag,
     ExportName,
     ExportNameReply,
@@ -33,7 +34,7 @@ from nbdtest.wire import (
 if TYPE_CHECKING:
     from nbdtest.conformance.target import ServerTarget
 
-__all__ = ["Openings", "receive_greeting"]
+__all__ = ["Openings", "receive_greeting", "receive_size"]
 
 _INFOS = (Info.EXPORT, Info.BLOCK_SIZE)
 
@@ -183,12 +184,16 @@ class Openings:
         )
 
     def begin_by_export_name(self, nego: Negotiation, name: str) -> Session:
-        """Send EXPORT_NAME on `nego` and return the session."""
+        """Send EXPORT_NAME on `nego` and return the session.
+
+        Raises:
+            Complaint: it is answered with an option reply, or not at all.
+        """
         nego.peer.send(Option(option=Opt.EXPORT_NAME, data=ExportName(name=name).encode()))
         agreed = ClientFlag.NO_ZEROES in nego.client_flags and HandshakeFlag.NO_ZEROES in nego.greeting.flags
         kind: type[ExportNameReply] | type[ExportNameReplyPadded]
         kind = ExportNameReply if agreed else ExportNameReplyPadded
-        reply = nego.peer.receive(kind)
+        reply = nego.peer.receive(kind, begun=receive_size(nego.peer))
         mode = "structured" if nego.structured else "simple"
         contexts = nego.contexts
         return Session(
@@ -246,6 +251,19 @@ class Openings:
         if by_export_name or (facts is not None and Capability.GO not in facts.capabilities):
             return self.begin_by_export_name(nego, name)
         return self.begin_transmission(nego, name, infos)
+
+
+def receive_size(peer: Peer) -> bytes:
+    """Receive the first 8 bytes of the answer to EXPORT_NAME; the caller records them.
+
+    Raises:
+        Complaint: they begin an option reply, which must not be taken for the export's size.
+    """
+    data = peer.receive_bytes(8, wanted="the answer to OPT_EXPORT_NAME")
+    if data == OPTION_REPLY_MAGIC.to_bytes(8, "big"):
+        peer.note(data, "an option reply")
+        raise Complaint("an option reply to OPT_EXPORT_NAME", "the size of the export", requirement="HS-014")
+    return data
 
 
 def receive_greeting(peer: Peer) -> NewstyleGreeting | OldstyleGreeting:

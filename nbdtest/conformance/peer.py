@@ -65,14 +65,14 @@ class Peer:
         parts, self._outbox = self._outbox or [], None
         self._send(parts, pieces)
 
-    def receive(self, message: type[_M], *, wanted: str = "") -> _M:
-        """Receive one message of fixed size.
+    def receive(self, message: type[_M], *, wanted: str = "", begun: bytes = b"") -> _M:
+        """Receive one message of fixed size; `begun` is what has been received of it.
 
         Raises:
             Hangup, NoAnswer: it did not come.
             PeerViolation: a constant in it is wrong; its bytes are received and recorded.
         """
-        data = self.receive_bytes(message.wire_size(), wanted=wanted or message.__name__)
+        data = begun + self.receive_bytes(message.wire_size() - len(begun), wanted=wanted or message.__name__)
         try:
             found = message.decode(data)
         except PeerViolation as violation:

@@ -84,3 +84,31 @@ def test_a_place_lies_inside_the_export_with_a_unit_on_either_side() -> None:
             assert 4096 <= place <= target.size - 8192 - 4096
         with pytest.raises(NotApplicable, match="smaller than"):
             target.place(target.size)
+
+
+def test_an_option_reply_is_no_size() -> None:
+    def refuses_both_ways(server: FakeServer) -> None:
+        server.on(Opt.GO).reply(actions.error(Rep.ERR_UNSUP))
+        server.on(Opt.EXPORT_NAME).reply(actions.error(Rep.ERR_UNSUP))
+
+    with target_of(CONFIGURATIONS["full"], change=refuses_both_ways) as target:
+        assert not target.has(Capability.EXPORT)
+        assert not target.has(Capability.EXPORT_NAME)
+
+
+def test_who_hangs_up_on_info_may_serve_go() -> None:
+    def hangs_up(server: FakeServer) -> None:
+        server.on(Opt.INFO).reply(actions.close())
+
+    with target_of(CONFIGURATIONS["full"], change=hangs_up) as target:
+        assert target.has(Capability.GO)
+        assert not target.has(Capability.INFO)
+
+
+def test_an_export_that_has_grown_is_noticed_by_the_next_plain_read() -> None:
+    with target_of(CONFIGURATIONS["resizable"]) as target:
+        before = target.size
+        with target.peer.transmitting() as session:
+            assert session.command(Cmd.RESIZE, before + 4096, 0).succeeded
+        assert target.trouble() == ""
+        assert target.size == before + 4096
