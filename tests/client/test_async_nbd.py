@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from nbdtest.client import NBD, AsyncNBD, Error, StatusExtent
+from nbdtest.client import NBD, AsyncNBD, ClosedHandle, Error, StatusExtent
 from nbdtest.fakeserver import FakeServer
 from nbdtest.wire import BlockStatus, Cmd, Errno, Extent, Opt, ReplyType, Request, SimpleReply
 from tests.client.prepared import Prepared, ack, chunk, data_chunk, error_chunk, handshake, refuse
@@ -184,6 +184,8 @@ def test_leaving_the_block_ends_the_connection_in_order(opt_mode: bool) -> None:
             await nbd.connect_unix(server.path)
             if not opt_mode:
                 await nbd.pread(512, 0)
+        with pytest.raises(ClosedHandle):
+            nbd.handle.get_size()
 
     with FakeServer(size=4096) as server:  # which fails if a client just goes away
         run(main())
