@@ -39,6 +39,7 @@ _SHRINKING_S = 30.0
 _SHRINKING_PATIENCE_S = 0.5
 """How long a hang is waited for while a session is made small; in the end it has to last as long as any other."""
 _HISTORY = 64
+_TRIES = 3
 _GROWTH_BYTES = 128 << 20
 _GROWTH_DESCRIPTORS = 64
 
@@ -159,28 +160,31 @@ class Campaign:
         return problem
 
     def _look_into(self, script: Script, problem: Problem) -> None:
-        """Make the script small and hand out the finding."""
-        last = problem
+        """Make the script small and hand out the finding, also when somebody has had enough in the middle of that."""
+        last, smallest, reproducible = problem, script, False
 
         def fails(candidate: Script) -> bool:
-            nonlocal last
+            nonlocal last, smallest
             seen = self.player.play(candidate, afresh=True)
             if seen is None or seen.identity != problem.identity:
                 return False
-            last = seen
+            last, smallest = seen, candidate
             return True
 
-        reproducible = False
-        if problem.kind is not Kind.GROWTH:
-            for candidate in (script, *self._with_history(script)):
-                if fails(candidate):
-                    script, reproducible = candidate, True
-                    break
-        small = self._shrunk(script, fails) if reproducible else script
-        self.player.play(small, record=True, afresh=True)
+        try:
+            reproducible = problem.kind is not Kind.GROWTH and any(map(fails, self._again(script, problem)))
+            if reproducible:
+                smallest = self._shrunk(smallest, fails)
+        except KeyboardInterrupt:
+            self._hand_out(smallest, last, reproducible=reproducible)
+            raise
+        self._hand_out(smallest, last, reproducible=reproducible)
+
+    def _hand_out(self, script: Script, problem: Problem, *, reproducible: bool) -> None:
+        self.player.play(script, record=True, afresh=True)
         finding = Finding(
-            problem=last,
-            script=small,
+            problem=problem,
+            script=script,
             spec=self.player.target.source.spec,
             version=self.player.target.source.version,
             seed=self.seed,
@@ -188,7 +192,7 @@ class Campaign:
         )
         self.progress.findings.append(finding)
         if self._corpus is not None:
-            self._corpus.add(small)
+            self._corpus.add(script)
         self._found(finding, self.player)
 
     def _shrunk(self, script: Script, fails: Callable[[Script], bool]) -> Script:
@@ -201,8 +205,12 @@ class Campaign:
             target.timeout_s = patience_s
         return small if small == script or fails(small) else script
 
-    def _with_history(self, script: Script) -> Iterator[Script]:
-        """Scripts that do what earlier sessions did as well: damage is often seen later than it is done."""
+    def _again(self, script: Script, problem: Problem) -> Iterator[Script]:
+        """What to play to see the problem again: the script, more than once as it may be a race, then with a history.
+
+        Damage is often seen later than it is done: then the script does what earlier sessions did as well.
+        """
+        yield from [script] * (1 if problem.kind is Kind.HANG else _TRIES)
         earlier = [step for session in self._history for step in session.steps if isinstance(step, Send)]
         for count in (4, 16, len(earlier)):
             before = tuple(replace(step, on=0) for step in earlier[-count:])

@@ -86,6 +86,26 @@ def test_a_bug_is_found_made_small_and_found_again(mutant: str, tmp_path: Path) 
     compile(test.read_text(), test.name, "exec")
 
 
+def test_a_finding_is_kept_when_somebody_has_had_enough_of_making_it_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown = Command(type=Cmd(0x63))
+    with player_on("builtin:command.unknown-succeeds") as player:
+        campaign = Campaign(player, seed=1)
+        plays = iter(range(100))
+        play = player.play
+
+        def interrupted(script: Script, **how: bool) -> Problem | None:
+            if next(plays) == 4:
+                raise KeyboardInterrupt
+            return play(script, **how)
+
+        monkeypatch.setattr(player, "play", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            campaign.play(Script(steps=(Send(commands=(unknown,) * 50),)))
+    (finding,) = campaign.progress.findings
+    assert finding.reproducible
+    assert 1 <= finding.script.commands < 50
+
+
 LEAVES_BY_DISC = Script(steps=(Send(), Leave()))
 
 

@@ -37,6 +37,13 @@ def test_the_test_in_a_finding_fails_on_the_server_and_passes_on_another(project
     assert project.runpytest_subprocess("--nbd-server=builtin", *tests).ret == pytest.ExitCode.OK
 
 
+def test_what_is_known_of_the_server_does_not_fail_the_run(project: pytest.Pytester) -> None:
+    (project.path / "known.toml").write_text('[[deviation]]\ncheck = "disconnect.closes"\n')
+    server = "builtin:disc.stays"
+    arguments = [f"--nbd-server={server}", "--nbd-expect=known.toml", "--nbd-fuzz=20", f"nbd::{server}::fuzz-1"]
+    assert project.runpytest_subprocess(*arguments).ret == pytest.ExitCode.OK
+
+
 def test_every_worker_has_an_item(project: pytest.Pytester) -> None:
     result = project.runpytest_subprocess("--nbd-server=builtin", "--nbd-fuzz=3", "-n2", "-v", "-k", "fuzz")
     assert result.ret == pytest.ExitCode.OK
