@@ -75,6 +75,8 @@ def _mutants() -> list[dict[str, Any]]:
         {
             "name": name,
             "checks": sorted(mutant.checks),
+            "sometimes": sorted(mutant.sometimes),
+            "spoils": mutant.spoils,
             "breaks": sorted(mutant.breaks),
             "description": mutant.description,
         }

@@ -58,7 +58,7 @@ class Facts:
     @property
     def maximum_payload(self) -> int:
         """The largest READ or WRITE that the server has to serve."""
-        return self.block_size.maximum if self.block_size else 32 << 20
+        return max(self.block_size.maximum, self.minimum_block) if self.block_size else 32 << 20
 
 
 _BY_FLAG = {

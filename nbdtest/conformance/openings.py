@@ -163,11 +163,14 @@ class Openings:
         nego.contexts = {}
 
     def begin_transmission(self, nego: Negotiation, name: str, infos: Sequence[int] = _INFOS) -> Session:
-        """Send GO on `nego` and return the session.
+        """Send GO on `nego` and return the session; EXPORT_NAME if GO is not served.
 
         Raises:
             Complaint: it is refused, or says nothing of the export.
         """
+        facts = self._target._facts
+        if facts is not None and Capability.GO not in facts.capabilities:
+            return self.begin_by_export_name(nego, name)
         answer = nego.go(name, infos)
         export = answer.export()
         if not answer.is_ack or export is None:
@@ -247,8 +250,7 @@ class Openings:
             raise NotApplicable(Capability.EXTENDED.value)
         if contexts and not nego.set_meta(name, *contexts).contexts():
             raise NotApplicable(f"the server selects none of {', '.join(contexts)}")
-        facts = self._target._facts
-        if by_export_name or (facts is not None and Capability.GO not in facts.capabilities):
+        if by_export_name:
             return self.begin_by_export_name(nego, name)
         return self.begin_transmission(nego, name, infos)
 

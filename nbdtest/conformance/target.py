@@ -115,7 +115,7 @@ class ServerTarget:
         last = (self.size - length) // self.unit - 1
         if last < 1:
             raise NotApplicable(f"the export is smaller than {length + 2 * self.unit} bytes")
-        return self.random.randint(1, min(last, (8 << 20) // self.unit)) * self.unit
+        return self.random.randint(1, min(last, max((8 << 20) // self.unit, 1))) * self.unit
 
     @property
     def modes(self) -> tuple[str, ...]:

@@ -66,8 +66,8 @@ class Commands:
         if refusal is not None:
             return (refusal,)
         handler = self._handlers.get(asked.type)
-        if handler is None:
-            return (actions.NoData(),)  # only a quirk lets an unknown command come this far
+        if handler is None or not self._offers(asked.type):
+            return (actions.NoData(),)  # only a quirk lets it come this far
         try:
             return handler(asked)
         except DiskError as error:
@@ -79,14 +79,16 @@ class Commands:
         quirks = self._quirks
         if asked.type in _WRITING and self._export.read_only and not quirks.skips_read_only_check:
             return actions.Error(Errno.EPERM, message="the export is read-only")  # ERR-026
-        needed = _NEEDS.get(asked.type, TransmissionFlag(0))
-        if (asked.type not in self._handlers or needed not in self._flags) and not quirks.skips_command_check:
+        if not (asked.type in self._handlers and self._offers(asked.type)) and not quirks.skips_command_check:
             return actions.Error(Errno.EINVAL, message=f"{asked.type} is not supported here")  # ERR-029
         if not quirks.skips_flag_check and (problem := self._flag_problem(asked)):
             return actions.Error(Errno.EINVAL, message=problem)  # ERR-030, ERR-031
         if asked.type in (Cmd.FLUSH, Cmd.RESIZE) or asked.type not in self._handlers:
             return None
         return self._range_problem(asked)
+
+    def _offers(self, command: Cmd) -> bool:
+        return _NEEDS.get(command, TransmissionFlag(0)) in self._flags
 
     def _flag_problem(self, asked: Asked) -> str:
         # FLAG-042: FUA is accepted on every command.
@@ -103,10 +105,11 @@ class Commands:
     def _range_problem(self, asked: Asked) -> Action | None:
         size = self._disk.size
         where = f"[{asked.offset}, {asked.offset + asked.length})"
-        if asked.offset + asked.length > size and not self._quirks.skips_bounds_check:
+        taken_away = asked.offset + asked.length <= self._largest
+        served = self._quirks.skips_bounds_check or (taken_away and self._quirks.serves_what_resize_took)
+        if asked.offset + asked.length > size and not served:
             # ERR-020, ERR-022, CMD-134
             # RSZ-007: what a RESIZE took away is ENOSPC for every command.
-            taken_away = asked.offset + asked.length <= self._largest
             errno = Errno.ENOSPC if taken_away or asked.type in (Cmd.WRITE, Cmd.WRITE_ZEROES) else Errno.EINVAL
             return actions.Error(errno, message=f"{where} reaches past the end at {size}")
         minimum = self._export.limits.minimum
@@ -194,10 +197,13 @@ class Commands:
         wanted = set(asked.contexts.values()) if asked.wanted is None else set(asked.wanted)
         if asked.wanted is not None and (len(wanted) < len(asked.wanted) or not wanted <= set(asked.contexts.values())):
             return (actions.Error(Errno.EINVAL, message="context ids that are repeated or not selected"),)  # EXT-065
+        inside = max(min(asked.length, self._disk.size - asked.offset), 0)
         found: list[Action] = []
         for context in self._export.contexts:
             if context.name in asked.contexts and asked.contexts[context.name] in wanted:
-                extents = context.extents(self._disk, asked.offset, asked.length)
+                extents = list(context.extents(self._disk, asked.offset, inside)) if inside else []
+                if inside < asked.length:  # only a quirk lets it come this far
+                    extents.append(Extent(asked.length - inside, 0))
                 found.append(actions.Status(context.name, self._cut(extents, asked)))
         return tuple(found) or (actions.NoData(),)
 

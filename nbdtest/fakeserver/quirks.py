@@ -54,6 +54,8 @@ class Quirks:
     """Takes whatever arrives for a request."""
     skips_bounds_check: bool = False
     """Serves ranges past the end: reads give zeroes, the rest does nothing there."""
+    serves_what_resize_took: bool = False
+    """The same, but only for what a RESIZE has taken away."""
     skips_read_only_check: bool = False
     """Writes to a read-only export succeed, and are stored."""
     skips_flag_check: bool = False

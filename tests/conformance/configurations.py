@@ -10,7 +10,7 @@ from typing import Any
 from nbdtest.conformance import ServerTarget, Vitals
 from nbdtest.errors import TransportError
 from nbdtest.fakeserver import BlockSizes, DirtyBitmap, Export, FakeServer, Style, actions
-from nbdtest.fakeserver.contexts import Allocation
+from nbdtest.fakeserver.contexts import Allocation, UserContext
 from nbdtest.model import DiskError, MemoryDisk
 from nbdtest.net.addresses import UnixAddress
 from nbdtest.net.sockets import connect
@@ -132,6 +132,10 @@ CONFIGURATIONS: dict[str, Configuration] = {
     "no-block-sizes": Configuration(_without_block_sizes),
     "without-no-zeroes": Configuration(_full(no_zeroes=False)),
     "without-fast-zero": Configuration(_full(can_fast_zero=False)),
+    "wide-context": Configuration(
+        _full(contexts=(Allocation(), UserContext("x-test:wide", [(1 << 62, 1 << 40)], wide=True))),
+        only=("extended", "meta"),
+    ),
     "resizable": Configuration(_full(can_resize=True)),
     "larger-than-4-gib": Configuration(_full(size=(4 << 30) + MIB)),
     "with-bad-range": Configuration(

@@ -258,7 +258,7 @@ def error_offset_answers_ranges(t: ServerTarget) -> None:
         expect(reply.request.type in ranged, f"ERROR_OFFSET in reply to {reply.request.type}")
 
 
-@check("chunk.failure-has-error", proves=["CMD-038", "RPL-054"], needs=STRUCTURED, legal=True)
+@check("chunk.failure-has-error", proves=["CMD-038", "RPL-054"], needs=[*STRUCTURED, *EXPORT], legal=True)
 def failure_has_error(t: ServerTarget) -> None:
     """A READ past the end has an error chunk in its reply: NONE alone would mean success."""
     past = t.size // t.unit * t.unit

@@ -21,8 +21,8 @@ from nbdtest.wire import (
     TransmissionFlag,
 )
 
-EXTENDED = [Capability.EXTENDED]
-STATUS = [Capability.EXTENDED, Capability.BASE_ALLOCATION]
+EXTENDED = [Capability.EXTENDED, Capability.EXPORT]
+STATUS = [*EXTENDED, Capability.BASE_ALLOCATION]
 FILTER = [Capability.STATUS_PAYLOAD, Capability.BASE_ALLOCATION]
 ALLOCATION = "base:allocation"
 
@@ -222,6 +222,44 @@ def status_has_32_bits(t: ServerTarget) -> None:
         for extents in expect_success(session.block_status(0, t.unit)).extents().values():
             for extent in extents:
                 expect(not extent.status >> 32, f"status 0x{extent.status:x}", "32 bits")
+
+
+def wide_contexts(t: ServerTarget) -> list[str]:
+    """The contexts with a status that needs more than 32 bits, as extended headers show it.
+
+    Raises:
+        NotApplicable: there are none.
+    """
+    with t.peer.negotiating() as nego:
+        expect_reply(nego.option(Opt.EXTENDED_HEADERS), Rep.ACK)
+        names = nego.set_meta(t.export, *nego.list_meta(t.export).contexts()).contexts()
+        session = t.peer.begin_transmission(nego, t.export)
+        told = session.block_status(0, min(t.size, 1 << 30) // t.unit * t.unit).extents()
+    found = [name for name, id in names.items() if any(extent.status >> 32 for extent in told.get(id, ()))]
+    if not found:
+        raise NotApplicable("no context of the server was seen to need more than 32 bits")
+    return found
+
+
+@check("extended.wide-contexts-are-withheld", proves=["EXT-034"], needs=[*STATUS, Capability.STRUCTURED], legal=True)
+def wide_contexts_are_withheld(t: ServerTarget) -> None:
+    """Without extended headers a context of 64 bits is left out, or SET fails with ERR_EXT_HEADER_REQD."""
+    wide = wide_contexts(t)
+    with t.peer.negotiating(structured=True) as nego:
+        answer = nego.set_meta(t.export, *wide)
+        expect_reply(answer, Rep.ACK, Rep.ERR_EXT_HEADER_REQD)
+        if answer.is_ack:
+            expect(not answer.contexts(), f"{', '.join(answer.contexts())} is selected", "no context of 64 bits")
+
+
+@check("extended.wide-contexts-are-announced", proves=["EXT-029"], needs=[*STATUS, Capability.STRUCTURED], legal=True)
+def wide_contexts_are_announced(t: ServerTarget) -> None:
+    """A list of contexts that names one of 64 bits to a client without extended headers ends in ERR_EXT_HEADER_REQD."""
+    wide = wide_contexts(t)
+    with t.peer.negotiating(structured=True) as nego:
+        answer = nego.list_meta(t.export)
+        if set(wide) & set(answer.contexts()):
+            expect_reply(answer, Rep.ERR_EXT_HEADER_REQD)
 
 
 @check("extended.one-chunk-per-context", proves=["EXT-063"], needs=STATUS, legal=True)

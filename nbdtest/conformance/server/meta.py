@@ -199,7 +199,7 @@ def set_without_query_selects_nothing(t: ServerTarget) -> None:
         expect(not answer.parts, f"{list(answer.contexts())} selected", "nothing")
 
 
-@check("meta.unselected-is-refused", proves=["META-008"], needs=[Capability.STRUCTURED], legal=False)
+@check("meta.unselected-is-refused", proves=["META-008"], needs=[Capability.STRUCTURED, Capability.EXPORT], legal=False)
 def unselected_is_refused(t: ServerTarget) -> None:
     """BLOCK_STATUS without a selected context is an error."""
     with t.peer.negotiating(structured=True) as nego:

@@ -12,6 +12,7 @@ from nbdtest.conformance.expect import (
     expect_refused,
     expect_reply,
     expect_silence,
+    expect_success,
 )
 from nbdtest.conformance.target import ServerTarget
 from nbdtest.wire import OPTION_REPLY_MAGIC, Cmd, Opt, Option, Rep, Request
@@ -173,6 +174,21 @@ def structured_with_data_is_invalid(t: ServerTarget) -> None:
     with t.peer.negotiating() as nego:
         expect_reply(nego.option(Opt.STRUCTURED_REPLY, b"data"), Rep.ERR_INVALID)
         expect_in_step(nego)
+
+
+@check(
+    "option.structured-twice",
+    proves=["RPL-021", "OPT-020"],
+    needs=[Capability.STRUCTURED, Capability.EXPORT],
+    legal=True,
+)
+def structured_twice(t: ServerTarget) -> None:
+    """A second STRUCTURED_REPLY is acknowledged or refused, and replies stay structured."""
+    with t.peer.negotiating(structured=True) as nego:
+        if nego.option(Opt.STRUCTURED_REPLY).is_ack:
+            t.remark("a second STRUCTURED_REPLY is acknowledged, too")
+        session = t.peer.begin_transmission(nego, t.export)
+        expect_equal(expect_success(session.read(0, t.unit)).kind, "structured", "the reply to READ")
 
 
 @check("option.request-is-no-option", proves=["TERM-001"], needs=FIXED, legal=False, hostile=False)

@@ -6,13 +6,17 @@ import signal
 
 from nbdtest.conformance.capability import Capability
 from nbdtest.conformance.declare import check
-from nbdtest.conformance.expect import UNKNOWN_OPTION, expect, expect_success
+from nbdtest.conformance.expect import UNKNOWN_OPTION, expect, expect_in_step, expect_success
 from nbdtest.conformance.target import ServerTarget
+from nbdtest.conformance.tls_probe import expect_goodbye, under_tls
 from nbdtest.conformance.verdict import NotApplicable
+from nbdtest.net.stream import Arrival
 from nbdtest.report.results import Level
 from nbdtest.wire import Cmd, Errno, Rep
 
 PROCESS = [Capability.OWN_PROCESS, Capability.EXPORT]
+_PATIENCE_S = 1.0
+"""For a server that is stopped to end its connections; many wait for their clients to do so."""
 
 
 def stop(t: ServerTarget) -> None:
@@ -57,6 +61,28 @@ def request_is_told(t: ServerTarget) -> None:
             if not session.peer.is_over():
                 reply = session.read(0, t.unit)
                 expect(reply.error in (Errno.OK, Errno.ESHUTDOWN), f"READ is answered with {reply}", "ESHUTDOWN")
+    finally:
+        t.source.revive()
+
+
+@check(
+    "shutdown.closes-tls",
+    proves=["TERM-033"],
+    needs=[*PROCESS, Capability.TLS_LAYER],
+    legal=True,
+    hostile=True,
+    level=Level.SHOULD,
+)
+def closes_tls(t: ServerTarget) -> None:
+    """A server that is shut down while it speaks TLS closes that, with close_notify, before the connection ends."""
+    try:
+        with under_tls(t) as nego:
+            session = t.peer.begin_transmission(nego, t.export)
+            expect_in_step(session)
+            stop(t)
+            if session.peer.stream.arrival(_PATIENCE_S) is Arrival.NOTHING:
+                raise NotApplicable("the server keeps its connections after SIGTERM")
+            expect_goodbye(session.peer, "the signal to stop")
     finally:
         t.source.revive()
 

@@ -149,7 +149,7 @@ def only_known_bits(t: ServerTarget) -> None:
     """A status of base:allocation has no bits but HOLE and ZERO."""
     with t.peer.transmitting(mode="structured", contexts=[ALLOCATION]) as session:
         for offset in (0, t.size // 2 // t.unit * t.unit):
-            for extent in allocation(session, offset, min(65536, t.size - offset) // t.unit * t.unit):
+            for extent in allocation(session, offset, max(min(65536, t.size - offset) // t.unit, 1) * t.unit):
                 expect(not extent.status & ~3, f"status 0x{extent.status:x}", "HOLE and ZERO at most")
 
 
@@ -194,6 +194,22 @@ def follows_writes(t: ServerTarget) -> None:
         extents = allocation(session, middle, t.unit, flags=CmdFlag.REQ_ONE)  # how many: status.req-one-gives-one
         hole = next((extent.status & State.HOLE for extent in extents if extent.length), 0)
         expect(not hole, "data that were just written are said to be a hole", requirement="META-030")
+
+
+@check("status.allocated-takes-writes", proves=["META-032"], needs=BASE, legal=True, writes=True)
+def allocated_takes_writes(t: ServerTarget) -> None:
+    """A WRITE to what is reported without HOLE does not fail for want of space."""
+    length = 4 * max(t.unit, 65536)
+    start = t.place(length)
+    with t.peer.transmitting(mode="structured", contexts=[ALLOCATION]) as session:
+        write_pattern(t, session, start, length)
+        at = start
+        for extent in allocation(session, start, length):
+            count = min(extent.length, start + length - at)
+            if not extent.status & State.HOLE and count > 0:
+                reply = session.write(at, bytes(count))
+                expect(reply.error != Errno.ENOSPC, f"WRITE of {count} bytes that are no hole: {reply}", "success")
+            at += count
 
 
 @check("status.finds-holes", proves=["CMD-153"], needs=[*BASE, Capability.WRITE_ZEROES], legal=True, writes=True)

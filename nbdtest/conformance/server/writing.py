@@ -48,7 +48,7 @@ def of_every_length(t: ServerTarget) -> None:
     mib = 1 << 20
     with t.peer.transmitting() as session:
         for length in (t.unit, 65536, mib - t.unit, mib, mib + t.unit, 2 * mib):
-            if length <= min(t.size, t.facts.maximum_payload):
+            if length % t.unit == 0 and 0 < length <= min(t.size, t.facts.maximum_payload):
                 data = write_pattern(t, session, 0, length)
                 expect_contents(session, 0, data, f"READ after WRITE of {length} bytes")
                 expect_in_step(session)
@@ -95,7 +95,7 @@ def past_end_fails(t: ServerTarget) -> None:
 @check("write.refused-payload-is-skipped", proves=["CMD-064"], legal=True, writes=True)
 def refused_payload_is_skipped(t: ServerTarget) -> None:
     """The payload of a WRITE that fails is read and thrown away, even if it looks like requests."""
-    length = min(65536, t.facts.maximum_payload) // t.unit * t.unit
+    length = max(min(65536, t.facts.maximum_payload) // t.unit, 1) * t.unit
     for mode in t.modes:
         with t.peer.transmitting(mode=mode) as session:
             expect_error(session.write(t.past_end, disguised(t, length)))
@@ -162,7 +162,7 @@ def read_only_write_fails(t: ServerTarget) -> None:
 @check("read-only.write-payload-is-skipped", proves=["CMD-064", "COMPAT-011"], needs=READ_ONLY, legal=False)
 def read_only_payload_is_skipped(t: ServerTarget) -> None:
     """The payload of a WRITE to a read-only export is read and thrown away."""
-    length = min(65536, t.facts.maximum_payload, t.size) // t.unit * t.unit
+    length = max(min(65536, t.facts.maximum_payload, t.size) // t.unit, 1) * t.unit
     for mode in t.modes:
         with t.peer.transmitting(mode=mode) as session:
             session.write(0, disguised(t, length))

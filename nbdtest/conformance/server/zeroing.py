@@ -64,8 +64,8 @@ def no_hole_is_provisioned(t: ServerTarget) -> None:
 
     A warning only: a server that asks its file system says HOLE of space that is reserved but unwritten.
     """
-    length = 65536 // t.unit * t.unit
-    start = t.place(2 * length) // 65536 * 65536
+    length = max(65536 // t.unit, 1) * t.unit
+    start = t.place(2 * length) // length * length
     with t.peer.transmitting(mode="structured", contexts=["base:allocation"]) as session:
         expect_success(session.command(Cmd.WRITE_ZEROES, start, length, flags=CmdFlag.NO_HOLE))
         reply = expect_success(session.block_status(start, length))

@@ -9,6 +9,9 @@ docstring of one sentence into the module of its theme:
     def wrong_cookie(server: FakeServer) -> None:
         \"\"\"Every simple reply carries the cookie plus one.\"\"\"
         server.on_send(SimpleReply).rewrite(lambda reply: replace(reply, cookie=reply.cookie + 1))
+
+`checks` are all checks that complain about it, and no others may: `sometimes=` takes those that do or do not by who is
+faster, and `spoils=` says what a bug takes away that other checks cannot do without.
 """
 
 from nbdtest.fakeserver.mutants import (

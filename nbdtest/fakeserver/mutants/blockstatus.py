@@ -15,6 +15,7 @@ from nbdtest.fakeserver.server import FakeServer
 from nbdtest.wire import (
     Cmd,
     CmdFlag,
+    Errno,
     Extent,
     ReplyFlag,
     ReplyType,
@@ -39,6 +40,9 @@ _STATUS = (Cmd.BLOCK_STATUS,)
         "extended.one-chunk-per-context",
         "extended.status-of-chosen-contexts",
         "boundary.block-status",
+        "flag.foreign-on-block-status",
+        "flag.unknown-on-block-status",
+        "extended.wrong-contexts-are-einval",
     ],
 )
 def status_fails(server: FakeServer) -> None:
@@ -338,3 +342,14 @@ def wide_status(server: FakeServer) -> None:
             else each
         ],
     )
+
+
+@mutant("status.allocated-is-full", breaks=["META-032"], checks=["status.allocated-takes-writes"])
+def allocated_is_full(server: FakeServer) -> None:
+    """256 KiB of zeroes cannot be written over data for want of space."""
+    length = 4 * 65536
+
+    def fits(asked: Asked) -> bool:
+        return asked.length == length and not any(asked.payload) and any(server.disk.read(asked.offset, length))
+
+    server.on(Cmd.WRITE, where=fits).reply(actions.error(Errno.ENOSPC))

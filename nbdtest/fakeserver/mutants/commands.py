@@ -7,6 +7,7 @@ from dataclasses import replace
 from nbdtest.fakeserver import actions
 from nbdtest.fakeserver.mutants.edits import change_actions
 from nbdtest.fakeserver.mutants.registry import mutant
+from nbdtest.fakeserver.rendering import Asked
 from nbdtest.fakeserver.server import FakeServer
 from nbdtest.wire import Cmd, CmdFlag, Errno, Opt, TransmissionFlag
 
@@ -17,7 +18,24 @@ _FLAGGED = ("read", "write", "flush", "trim", "cache", "write-zeroes", "block-st
 _CHECKS_OF_FLAGS = tuple(f"flag.{kind}-on-{name}" for kind in ("unknown", "foreign") for name in _FLAGGED)
 
 
-@mutant("command.unknown-succeeds", breaks=["ERR-029"], checks=["command.unknown-is-einval"])
+def _is_past_end(server: FakeServer, asked: Asked) -> bool:
+    return asked.offset + asked.length > server.disk.size
+
+
+def _change_errors_past_end(server: FakeServer, command: Cmd, errno: Errno) -> None:
+    change_actions(
+        server,
+        [command],
+        actions.Error,
+        lambda asked, each: [actions.error(errno)] if _is_past_end(server, asked) else [each],
+    )
+
+
+@mutant(
+    "command.unknown-succeeds",
+    breaks=["ERR-029"],
+    checks=["command.unknown-is-einval", "command.unknown-with-length-is-einval", "command.resize-is-einval"],
+)
 def unknown_succeeds(server: FakeServer) -> None:
     """Unknown commands are answered with success."""
     server.configure(quirks={"skips_command_check"})
@@ -39,7 +57,11 @@ def resize_succeeds(server: FakeServer) -> None:
     server.on(Cmd.RESIZE).reply(actions.no_data())
 
 
-@mutant("command.bad-flag-ends-session", breaks=["TERM-041"], checks=["command.errors-keep-the-session"])
+@mutant(
+    "command.bad-flag-ends-session",
+    breaks=["TERM-041"],
+    checks=["command.errors-keep-the-session", "boundary.read"],
+)
 def bad_flag_ends_session(server: FakeServer) -> None:
     """A READ at 2^63 ends the session."""
     server.on(Cmd.READ, where=lambda asked: asked.offset == 1 << 63).reply(actions.pass_through(), actions.close())
@@ -58,7 +80,7 @@ def bad_write_ends_session(server: FakeServer) -> None:
 @mutant(
     "command.unknown-flags-ignored",
     breaks=["ERR-030", "ERR-031"],
-    checks=[*_CHECKS_OF_FLAGS, "cache.flags-are-refused", "*"],
+    checks=[*_CHECKS_OF_FLAGS, "cache.flags-are-refused", "extended.unexpected-payload-is-skipped"],
 )
 def unknown_flags_ignored(server: FakeServer) -> None:
     """Command flags that are unknown or do not belong there are ignored."""
@@ -215,19 +237,19 @@ def no_flush_or_fua(server: FakeServer) -> None:
 @mutant("command.raw-errno", breaks=["ERR-001"], checks=["error.listed-values", "read.past-end-fails"])
 def raw_errno(server: FakeServer) -> None:
     """READ past the end fails with a number of the server's own machine."""
-    change_actions(server, [Cmd.READ], actions.Error, lambda asked, each: [actions.error(Errno(14))])
+    _change_errors_past_end(server, Cmd.READ, Errno(14))
 
 
 @mutant("command.enotsup", breaks=["ERR-028"], checks=["error.enotsup-only-for-fast-zero", "cache.past-end-fails"])
 def enotsup(server: FakeServer) -> None:
     """CACHE past the end fails with ENOTSUP."""
-    change_actions(server, [Cmd.CACHE], actions.Error, lambda asked, each: [actions.error(Errno.ENOTSUP)])
+    _change_errors_past_end(server, Cmd.CACHE, Errno.ENOTSUP)
 
 
 @mutant("command.eoverflow", breaks=["ERR-027"], checks=["error.eoverflow-only-for-long", "cache.past-end-fails"])
 def eoverflow(server: FakeServer) -> None:
     """CACHE past the end fails with EOVERFLOW."""
-    change_actions(server, [Cmd.CACHE], actions.Error, lambda asked, each: [actions.error(Errno.EOVERFLOW)])
+    _change_errors_past_end(server, Cmd.CACHE, Errno.EOVERFLOW)
 
 
 @mutant("command.enomem", breaks=["ERR-033"], checks=["error.no-enomem", "size.maximum-is-served"])
@@ -254,14 +276,10 @@ def cache_hangs_up(server: FakeServer) -> None:
     server.on(Cmd.CACHE).reply(actions.close())
 
 
-@mutant(
-    "cache.past-end-succeeds",
-    breaks=["CMD-092"],
-    checks=["cache.past-end-fails", "cache.flags-are-refused", "boundary.cache"],
-)
+@mutant("cache.past-end-succeeds", breaks=["CMD-092"], checks=["cache.past-end-fails", "boundary.cache"])
 def cache_past_end_succeeds(server: FakeServer) -> None:
     """CACHE past the end succeeds."""
-    server.on(Cmd.CACHE).reply(actions.no_data())
+    server.on(Cmd.CACHE, where=lambda asked: _is_past_end(server, asked)).reply(actions.no_data())
 
 
 @mutant("request.one-at-a-time", breaks=["REQ-012"], checks=["request.many-at-once"])
@@ -364,4 +382,4 @@ def lengths_cut(server: FakeServer) -> None:
 @mutant("extended.structured-afterwards", breaks=["EXT-025"], checks=["extended.structured-is-refused-afterwards"])
 def structured_afterwards(server: FakeServer) -> None:
     """STRUCTURED_REPLY is acknowledged after EXTENDED_HEADERS."""
-    server.on(Opt.STRUCTURED_REPLY).reply(actions.ack())
+    server.on(Opt.STRUCTURED_REPLY, where=lambda option: not option.data).reply(actions.ack())

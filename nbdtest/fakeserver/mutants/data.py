@@ -14,7 +14,41 @@ from nbdtest.wire import Cmd, CmdFlag, Errno
 __all__: list[str] = []
 
 
-@mutant("data.writes-forgotten", breaks=["CMD-060"], checks=["write.stores", "data.shadow-copy", "*"])
+@mutant(
+    "data.writes-forgotten",
+    breaks=["CMD-060"],
+    checks=[
+        "write.stores",
+        "data.shadow-copy",
+        "read.returns-what-was-written",
+        "read.odd-offsets",
+        "read.tail",
+        "df.mixed-range-is-data",
+        "write.odd-offsets",
+        "write.of-every-length",
+        "write.of-odd-length",
+        "write.seen-by-next-connection",
+        "write.zero-length-keeps-session",
+        "write.fua",
+        "zeroes.zero-the-range",
+        "zeroes.odd-ranges",
+        "zeroes.no-hole",
+        "zeroes.zero-length-keeps-session",
+        "trim.spares-the-rest",
+        "flush.keeps-data",
+        "cache.keeps-data-current",
+        "status.follows-writes",
+        "disconnect.finishes-writes",
+        "delivery.payload-in-pieces",
+        "delivery.many-writes-at-once",
+        "data.shadow-copy-by-turns",
+        "data.flush-is-seen-by-others",
+        "data.fua-is-seen-by-others",
+        "data.zeroes-and-data-side-by-side",
+        "data.survives-a-cut",
+        "data.overlapping-connections",
+    ],
+)
 def writes_forgotten(server: FakeServer) -> None:
     """WRITE is acknowledged, and nothing is stored."""
     server.configure(quirks={"forgets_writes"})
@@ -157,7 +191,30 @@ def long_reads_short(server: FakeServer) -> None:
 @mutant(
     "data.lost-after-disc",
     breaks=["CMD-060", "CMD-071"],
-    checks=["disconnect.finishes-writes", "write.seen-by-next-connection", "data.survives-a-cut", "*"],
+    checks=[
+        "disconnect.finishes-writes",
+        "write.seen-by-next-connection",
+        "data.survives-a-cut",
+        "read.returns-what-was-written",
+        "read.odd-offsets",
+        "read.tail",
+        "write.stores",
+        "write.odd-offsets",
+        "write.zero-length-keeps-session",
+        "write.fua",
+        "zeroes.zero-the-range",
+        "zeroes.odd-ranges",
+        "zeroes.no-hole",
+        "zeroes.zero-length-keeps-session",
+        "trim.spares-the-rest",
+        "flush.keeps-data",
+        "cache.keeps-data-current",
+        "delivery.payload-in-pieces",
+        "delivery.many-writes-at-once",
+        "data.shadow-copy-by-turns",
+        "data.zeroes-and-data-side-by-side",
+        "data.overlapping-connections",
+    ],
 )
 def lost_after_disc(server: FakeServer) -> None:
     """The first READ of a unit that was written reads as zero on the next connection."""
@@ -189,11 +246,11 @@ def stale_after_cache(server: FakeServer) -> None:
     "data.flush-loses",
     breaks=["FLAG-013"],
     checks=[
-        "*",
         "flush.keeps-data",
         "write.seen-by-next-connection",
         "data.shadow-copy-by-turns",
         "data.flush-is-seen-by-others",
+        "data.overlapping-connections",
     ],
 )
 def flush_loses(server: FakeServer) -> None:
@@ -216,14 +273,18 @@ def flush_loses(server: FakeServer) -> None:
 @mutant(
     "data.side-by-side-lost",
     breaks=["CMD-108", "RPL-066"],
-    checks=["data.zeroes-and-data-side-by-side", "data.overlapping-connections"],
+    checks=["data.zeroes-and-data-side-by-side", "data.overlapping-connections", "read.returns-what-was-written"],
 )
 def side_by_side_lost(server: FakeServer) -> None:
     """A READ of eight times 4096 bytes is one hole."""
     server.on(Cmd.READ, where=lambda asked: asked.length == 8 * 4096).reply(actions.hole())
 
 
-@mutant("data.neighbours-overwritten", breaks=["CMD-060"], checks=["data.overlapping-connections"])
+@mutant(
+    "data.neighbours-overwritten",
+    breaks=["CMD-060"],
+    checks=["data.overlapping-connections", "read.returns-what-was-written"],
+)
 def neighbours_overwritten(server: FakeServer) -> None:
     """READ of 64 units gives the first one again as the second."""
     change_actions(
@@ -297,7 +358,14 @@ def fault_df_in_pieces(server: FakeServer) -> None:
 @mutant(
     "data.lost-on-kill",
     breaks=["ORD-003", "ORD-005"],
-    checks=["data.flush-survives-a-kill", "data.fua-survives-a-kill", "*"],
+    checks=[
+        "data.flush-survives-a-kill",
+        "data.fua-survives-a-kill",
+        "status.finds-holes",
+        "data.shadow-copy-by-turns",
+        "data.flush-is-seen-by-others",
+        "data.fua-is-seen-by-others",
+    ],
 )
 def lost_on_kill(server: FakeServer) -> None:
     """What was written stays in memory until the client leaves, whatever FLUSH and FUA say."""

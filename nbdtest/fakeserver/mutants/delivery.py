@@ -25,7 +25,12 @@ def headers_in_one_piece(server: FakeServer) -> None:
     server.configure(quirks={"takes_segments_for_headers"})
 
 
-@mutant("delivery.flags-alone", breaks=["OPT-010"], checks=["delivery.flags-and-option-at-once", "*"])
+@mutant(
+    "delivery.flags-alone",
+    breaks=["OPT-010"],
+    checks=["delivery.flags-and-option-at-once"],
+    spoils="the network decides which options arrive together with the flags",
+)
 def flags_alone(server: FakeServer) -> None:
     """What comes in one segment with the client flags is lost."""
     server.configure(quirks={"forgets_what_follows_client_flags"})
@@ -41,8 +46,8 @@ def twentieth_write_lost(server: FakeServer) -> None:
     server.on(Cmd.WRITE, nth=20, per_connection=True).reply()
 
 
-def _answered_twice(name: str, option: Opt) -> None:
-    @mutant(f"in-step.{name}-answered-twice", breaks=["COMPAT-006", "OPT-018"], checks=[f"in-step.{name}"])
+def _answered_twice(name: str, option: Opt, *others: str) -> None:
+    @mutant(f"in-step.{name}-answered-twice", breaks=["COMPAT-006", "OPT-018"], checks=[f"in-step.{name}", *others])
     def twice(server: FakeServer) -> None:
         """One option with much surplus data is answered twice."""
         server.on(option, where=lambda asked: len(asked.data) > 100).pass_through().then(
@@ -50,18 +55,16 @@ def _answered_twice(name: str, option: Opt) -> None:
         )
 
 
-_SURPLUS = {
-    "list": Opt.LIST,
-    "peek-export": Opt.PEEK_EXPORT,
-    "starttls": Opt.STARTTLS,
-    "structured-reply": Opt.STRUCTURED_REPLY,
-    "extended-headers": Opt.EXTENDED_HEADERS,
-    "info": Opt.INFO,
-    "list-meta-context": Opt.LIST_META_CONTEXT,
-    "set-meta-context": Opt.SET_META_CONTEXT,
-}
-for _name, _option in _SURPLUS.items():
-    _answered_twice(_name, _option)
+_answered_twice("list", Opt.LIST)
+_answered_twice("peek-export", Opt.PEEK_EXPORT)
+_answered_twice("starttls", Opt.STARTTLS)
+_answered_twice("structured-reply", Opt.STRUCTURED_REPLY)
+_answered_twice("extended-headers", Opt.EXTENDED_HEADERS)
+_answered_twice("info", Opt.INFO, "in-step.info-short-of-its-name", "go.takes-name-of-4096-bytes")
+_answered_twice("list-meta-context", Opt.LIST_META_CONTEXT, "abuse.ten-thousand-queries")
+_answered_twice(
+    "set-meta-context", Opt.SET_META_CONTEXT, "in-step.set-meta-context-short-of-its-query", "meta.long-query"
+)
 
 
 @mutant("in-step.short-info-answered-twice", breaks=["OPT-018"], checks=["in-step.info-short-of-its-name"])
@@ -95,7 +98,7 @@ def _write_answered_twice(name: str, offset: int, flags: int, *others: str) -> N
 
 _write_answered_twice("at-2-to-the-63", 1 << 63, 0, "boundary.write", "command.write-errors-keep-the-session")
 _write_answered_twice("at-the-last-offset", (1 << 64) - 512, 0, "boundary.write")
-_write_answered_twice("with-unknown-flag", 0, 0x8000)
+_write_answered_twice("with-unknown-flag", 0, 0x8000, "flag.unknown-on-write")
 _write_answered_twice("with-flags-of-others", 0, 0x000E)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nbdtest.fakeserver import actions
+from nbdtest.fakeserver.contexts import Allocation, UserContext
 from nbdtest.fakeserver.mutants.edits import change_actions
 from nbdtest.fakeserver.mutants.registry import mutant
 from nbdtest.fakeserver.rendering import Frames
 from nbdtest.fakeserver.rules import Moment
 from nbdtest.fakeserver.server import FakeServer
-from nbdtest.wire import Cmd, CmdFlag, Errno, Opt, Rep, TransmissionFlag
+from nbdtest.wire import Cmd, CmdFlag, Errno, Opt, Option, Rep, TransmissionFlag
 
 __all__: list[str] = []
 
@@ -53,7 +54,7 @@ def _after_extended(server: FakeServer, option: Opt, *plan: actions.Action) -> N
 @mutant(
     "extended.contexts-need-structured",
     breaks=["EXT-016", "EXT-041"],
-    checks=["extended.contexts-without-structured", "*"],
+    checks=["extended.contexts-without-structured"],
 )
 def contexts_need_structured(server: FakeServer) -> None:
     """SET_META_CONTEXT is refused after EXTENDED_HEADERS alone."""
@@ -76,7 +77,12 @@ def payload_without_contexts(server: FakeServer) -> None:
     server.change_exports(flags=flags | TransmissionFlag.BLOCK_STATUS_PAYLOAD)
 
 
-@mutant("extended.go-unsupported", breaks=["EXT-024", "EXT-039"], checks=["extended.go-is-served", "*"])
+@mutant(
+    "extended.go-unsupported",
+    breaks=["EXT-024", "EXT-039"],
+    checks=["extended.go-is-served"],
+    spoils="no session with extended headers can be opened",
+)
 def go_unsupported(server: FakeServer) -> None:
     """GO is unknown after EXTENDED_HEADERS."""
     _after_extended(server, Opt.GO, actions.opt_error(Rep.ERR_UNSUP))
@@ -115,6 +121,8 @@ def not_after_structured(server: FakeServer) -> None:
         "meta.listed-once-for-two-queries",
         "meta.unknown-leaf-is-ignored",
         "meta.query-filters-list",
+        "meta.list-malformed-is-invalid",
+        "meta.surplus-is-invalid",
     ],
 )
 def required_for_base(server: FakeServer) -> None:
@@ -154,7 +162,7 @@ def data_accepted(server: FakeServer) -> None:
 @mutant(
     "extended.insisted-on",
     breaks=["EXT-069"],
-    checks=["extended.not-insisted-on", "info.unknown-export", "go.default-request-works"],
+    checks=["extended.not-insisted-on", "info.unknown-export", "go.default-request-works", "info.malformed-is-invalid"],
 )
 def insisted_on(server: FakeServer) -> None:
     """GO without a request for information demands extended headers."""
@@ -211,7 +219,7 @@ def resize_einval(server: FakeServer) -> None:
 def resize_past_new_end(server: FakeServer) -> None:
     """After the export was shrunk requests past the new end succeed."""
     server.change_exports(can_resize=True)
-    server.configure(quirks={"skips_bounds_check"})
+    server.configure(quirks={"serves_what_resize_took"})
 
 
 @mutant("meta.no-structured-status", breaks=["META-010"], checks=["meta.no-status-without-structured"])
@@ -220,7 +228,17 @@ def no_structured_status(server: FakeServer) -> None:
     server.on(Cmd.BLOCK_STATUS, where=lambda asked: asked.frames is Frames.SIMPLE).reply(actions.no_data())
 
 
-@mutant("meta.selection-stays", breaks=["META-071"], checks=["meta.selection-is-replaced"])
+@mutant(
+    "meta.selection-stays",
+    breaks=["META-071"],
+    checks=[
+        "meta.selection-is-replaced",
+        "meta.unselected-is-refused",
+        "meta.failure-undoes-selection",
+        "meta.selection-is-for-one-export",
+        "meta.no-status-without-structured",
+    ],
+)
 def selection_stays(server: FakeServer) -> None:
     """BLOCK_STATUS succeeds though a later SET_META_CONTEXT selected nothing."""
     server.on(Cmd.BLOCK_STATUS, where=lambda asked: not asked.contexts).reply(actions.no_data())
@@ -237,3 +255,30 @@ def default_read_fails(server: FakeServer) -> None:
 
     server.on(Opt.GO).rewrite(remember)
     server.on(Cmd.READ, where=lambda asked: bool(asked_nothing)).reply(actions.error(Errno.EINVAL))
+
+
+def _with_wide_context(server: FakeServer, option: Opt) -> None:
+    """Offer a context of 64 bits, and name it in answers to this option without extended headers, too."""
+    name = "x-test:wide"
+    server.change_exports(contexts=(Allocation(), UserContext(name, [(1 << 62, 1 << 40)], wide=True)))
+
+    def named(option: Option, plan: actions.Plan) -> actions.Plan:
+        known = any(isinstance(each, actions.MetaContext) and each.name == name for each in plan)
+        listed = option.option == Opt.LIST_META_CONTEXT and option.data.endswith(bytes(4))  # no query: all are wanted
+        if known or plan[-1] != actions.ack() or not (listed or name.encode() in option.data):
+            return plan
+        return (actions.MetaContext(name, id=0 if listed else 99), *plan)
+
+    server.on(option).rewrite(named)
+
+
+@mutant("extended.wide-context-selected", breaks=["EXT-034"], checks=["extended.wide-contexts-are-withheld"])
+def wide_context_selected(server: FakeServer) -> None:
+    """A context of 64 bits can be selected without extended headers."""
+    _with_wide_context(server, Opt.SET_META_CONTEXT)
+
+
+@mutant("extended.wide-context-listed", breaks=["EXT-029"], checks=["extended.wide-contexts-are-announced"])
+def wide_context_listed(server: FakeServer) -> None:
+    """A context of 64 bits is listed as any other without extended headers."""
+    _with_wide_context(server, Opt.LIST_META_CONTEXT)

@@ -32,7 +32,12 @@ def unknown_flag(server: FakeServer) -> None:
     server.on(Moment.GREETING).reply(actions.greeting(flags=flags))
 
 
-@mutant("greeting.surplus-byte", breaks=["HS-009"], checks=["greeting.ends-after-flags", "*"])
+@mutant(
+    "greeting.surplus-byte",
+    breaks=["HS-009"],
+    checks=["greeting.ends-after-flags"],
+    spoils="nothing after the greeting is in step",
+)
 def surplus_byte(server: FakeServer) -> None:
     """A byte too many follows the greeting."""
     server.on(Moment.GREETING).reply(mangle(actions.greeting(), append=b"\0"))
@@ -129,7 +134,6 @@ def other_flags(server: FakeServer) -> None:
     "export-name.stays-in-haggling",
     breaks=["OPT-031"],
     checks=[
-        "*",
         "export-name.enters-transmission",
         "export-name.padded",
         "export-name.not-padded",
@@ -171,7 +175,26 @@ def oldstyle_wrong_magic(server: FakeServer) -> None:
     server.on(Moment.GREETING).reply(mangle(actions.oldstyle_greeting(), overwrite=(0, b"NBDMAGCI")))
 
 
-@mutant("oldstyle.size-in-kib", breaks=["OLD-003"], checks=["oldstyle.size"])
+@mutant(
+    "oldstyle.size-in-kib",
+    breaks=["OLD-003"],
+    checks=[
+        "oldstyle.size",
+        "read.past-end-fails",
+        "read.error-has-no-payload",
+        "write.past-end-fails",
+        "write.refused-payload-is-skipped",
+        "zeroes.past-end-fails",
+        "trim.past-end-fails",
+        "cache.past-end-fails",
+        "boundary.read",
+        "boundary.write",
+        "boundary.trim",
+        "boundary.cache",
+        "boundary.write-zeroes",
+        "boundary.clamped-is-not-served",
+    ],
+)
 def oldstyle_size_in_kib(server: FakeServer) -> None:
     """An oldstyle greeting gives the size in units of 1024 bytes."""
     server.configure(style=Style.OLDSTYLE)
@@ -192,7 +215,12 @@ def oldstyle_padding_not_zero(server: FakeServer) -> None:
     server.on(Moment.GREETING).reply(mangle(actions.oldstyle_greeting(), overwrite=(100, b"junk")))
 
 
-@mutant("oldstyle.waits-for-client", breaks=["OLD-006"], checks=["oldstyle.no-client-turn", "*"])
+@mutant(
+    "oldstyle.waits-for-client",
+    breaks=["OLD-006"],
+    checks=["oldstyle.no-client-turn"],
+    spoils="no session can be opened",
+)
 def oldstyle_waits_for_client(server: FakeServer) -> None:
     """After an oldstyle greeting the first request is not answered."""
     server.configure(style=Style.OLDSTYLE)

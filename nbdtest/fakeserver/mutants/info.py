@@ -8,7 +8,7 @@ from nbdtest.errors import PeerViolation
 from nbdtest.fakeserver import actions
 from nbdtest.fakeserver.damage import mangle
 from nbdtest.fakeserver.export import BlockSizes
-from nbdtest.fakeserver.mutants.edits import change_infos, change_option_plans
+from nbdtest.fakeserver.mutants.edits import change_infos, change_option_plans, change_replies
 from nbdtest.fakeserver.mutants.registry import mutant
 from nbdtest.fakeserver.server import FakeServer
 from nbdtest.wire import Info, InfoRequest, Opt, Option, Rep, TransmissionFlag
@@ -34,7 +34,7 @@ def unsupported(server: FakeServer) -> None:
 @mutant(
     "info.export-withheld",
     breaks=["OPT-083", "OPT-089", "REP-008"],
-    checks=["info.export-is-never-withheld", "info.name-opens-the-export"],
+    checks=["info.export-is-never-withheld", "info.name-opens-the-export", "list.agrees-with-info-name"],
 )
 def export_withheld(server: FakeServer) -> None:
     """INFO and GO that ask for the name alone are acknowledged without INFO_EXPORT."""
@@ -86,17 +86,24 @@ def unknown_types_refused(server: FakeServer) -> None:
 @mutant(
     "info.list-within",
     breaks=["OPT-088"],
-    checks=["info.only-infos-before-the-final", "info.same-as-go", "info.nothing-about-unknown-export"],
+    checks=[
+        "info.only-infos-before-the-final",
+        "info.same-as-go",
+        "info.nothing-about-unknown-export",
+        "go.repeats-info",
+    ],
 )
 def list_within(server: FakeServer) -> None:
     """A SERVER reply stands among the answers to INFO."""
     change_option_plans(server, [Opt.INFO], lambda option, plan: (*plan[:-1], actions.server_export("x"), plan[-1]))
 
 
-@mutant("info.export-twice", breaks=["REP-009"], checks=["info.each-type-once", "info.unknown-export"])
+@mutant("info.export-twice", breaks=["REP-009"], checks=["info.each-type-once"])
 def export_twice(server: FakeServer) -> None:
     """INFO_EXPORT is sent twice."""
-    change_option_plans(server, _BOTH, lambda option, plan: (plan[0], *plan))
+    change_option_plans(
+        server, _BOTH, lambda option, plan: (plan[0], *plan) if isinstance(plan[0], actions.InfoExport) else plan
+    )
 
 
 @mutant(
@@ -129,16 +136,16 @@ def lacks_block_size(server: FakeServer) -> None:
     )
 
 
-@mutant("go.other-flags", breaks=["OPT-102"], checks=["go.repeats-info"])
+@mutant("go.other-flags", breaks=["OPT-102"], checks=["go.repeats-info", "export-name.agrees-with-go"])
 def go_other_flags(server: FakeServer) -> None:
     """GO after INFO gives other flags."""
-    flags = TransmissionFlag.ROTATIONAL
-    server.on(Opt.GO).rewrite(
-        lambda option, plan: [
-            mangle(each, inner_flags=int(flags) | 0x056D) if isinstance(each, actions.InfoExport) else each
-            for each in plan
-        ]
-    )
+    number, rotational = Info.EXPORT.to_bytes(2, "big"), int(TransmissionFlag.ROTATIONAL)
+
+    def rotating(data: bytes) -> bytes:
+        flags = int.from_bytes(data[10:12], "big") | rotational
+        return data[:10] + flags.to_bytes(2, "big") if data[:2] == number else data
+
+    change_replies(server, Rep.INFO, rotating, option=Opt.GO)
 
 
 @mutant("info.cached", breaks=["OPT-071"], checks=["info.can-be-asked-again"])
@@ -182,13 +189,27 @@ def unknown_is_final(server: FakeServer) -> None:
     server.on(Opt.GO, nth=2, per_connection=True).reply(actions.opt_error(Rep.ERR_UNKNOWN))
 
 
-@mutant("info.malformed-accepted", breaks=["REP-035"], checks=["info.malformed-is-invalid"])
+@mutant(
+    "info.malformed-accepted",
+    breaks=["REP-035"],
+    checks=[
+        "info.malformed-is-invalid",
+        "meta.list-malformed-is-invalid",
+        "meta.set-malformed-is-invalid",
+        "meta.surplus-is-invalid",
+        "abuse.query-count-of-4-gib",
+    ],
+)
 def malformed_accepted(server: FakeServer) -> None:
     """INFO, GO and queries that contradict themselves are served as well as can be."""
     server.configure(quirks={"ignores_option_errors"})
 
 
-@mutant("info.malformed-answered-twice", breaks=["OPT-015"], checks=["info.malformed-stays-in-step"])
+@mutant(
+    "info.malformed-answered-twice",
+    breaks=["OPT-015"],
+    checks=["info.malformed-stays-in-step", "in-step.info", "in-step.info-short-of-its-name"],
+)
 def malformed_answered_twice(server: FakeServer) -> None:
     """INFO that contradicts itself is answered with two errors."""
     change_option_plans(
@@ -204,13 +225,14 @@ def malformed_answered_twice(server: FakeServer) -> None:
     "go.stray-reply",
     breaks=["TRN-003"],
     checks=["go.enters-transmission", "go.after-unknown-export", "go.no-padding", "go.default-request-works"],
+    spoils="whoever is slow after GO meets the stray bytes",
 )
 def stray_reply(server: FakeServer) -> None:
     """If the client waits after GO, the server sends it something."""
-    server.on(Opt.GO).pass_through().then(actions.pause(0.02), actions.raw(b"hello"))
+    server.on(Opt.GO).pass_through().then(actions.pause(0.005), actions.raw(b"hello"))
 
 
-@mutant("go.padded", breaks=["OPT-106"], checks=["go.no-padding", "*"])
+@mutant("go.padded", breaks=["OPT-106"], checks=["go.no-padding"], spoils="nothing after GO is in step")
 def padded(server: FakeServer) -> None:
     """GO is followed by 124 zero bytes if NO_ZEROES was not agreed."""
     server.configure(no_zeroes=False)
@@ -240,6 +262,7 @@ def too_long_name_served(server: FakeServer) -> None:
         "go.default-request-works",
         "size.required-says-which",
         "size.not-insisted-on",
+        "info.malformed-is-invalid",
     ],
 )
 def insists_on_infos(server: FakeServer) -> None:
@@ -273,7 +296,12 @@ def block_size_64_bit(server: FakeServer) -> None:
     change_infos(server, Info.BLOCK_SIZE, lambda data: data + bytes(4))
 
 
-@mutant("size.in-other-order", breaks=["REP-025"], checks=["size.in-order", "*"])
+@mutant(
+    "size.in-other-order",
+    breaks=["REP-025"],
+    checks=["size.in-order"],
+    spoils="no request obeys sizes that contradict each other",
+)
 def in_other_order(server: FakeServer) -> None:
     """INFO_BLOCK_SIZE gives the maximum first."""
     change_infos(server, Info.BLOCK_SIZE, lambda data: data[:2] + data[10:14] + data[6:10] + data[2:6])
@@ -294,7 +322,7 @@ def minimum_1000(server: FakeServer) -> None:
     _sizes(server, minimum=1000)
 
 
-@mutant("size.minimum-128-kib", breaks=["SIZE-017"], checks=["size.minimum-is-at-most-64-kib", "*"])
+@mutant("size.minimum-128-kib", breaks=["SIZE-017"], checks=["size.minimum-is-at-most-64-kib"])
 def minimum_128_kib(server: FakeServer) -> None:
     """The minimum block size is 131072."""
     _sizes(server, minimum=131072, preferred=131072)
@@ -321,14 +349,14 @@ def preferred_256(server: FakeServer) -> None:
 @mutant(
     "size.maximum-below-preferred",
     breaks=["SIZE-025"],
-    checks=["size.maximum-is-at-least-preferred", "*"],
+    checks=["size.maximum-is-at-least-preferred", "size.in-order", "size.maximum-is-at-least-1-mib"],
 )
 def maximum_below_preferred(server: FakeServer) -> None:
     """The maximum payload is smaller than the preferred block size."""
     _sizes(server, maximum=2048)
 
 
-@mutant("size.maximum-64-kib", breaks=["SIZE-026"], checks=["size.maximum-is-at-least-1-mib", "*"])
+@mutant("size.maximum-64-kib", breaks=["SIZE-026"], checks=["size.maximum-is-at-least-1-mib"])
 def maximum_64_kib(server: FakeServer) -> None:
     """The maximum payload is 65536 on a large export."""
     _sizes(server, maximum=65536)

@@ -10,6 +10,7 @@ from nbdtest.fakeserver import actions
 from nbdtest.fakeserver.mutants.registry import mutant
 from nbdtest.fakeserver.rules import Moment
 from nbdtest.fakeserver.server import FakeServer
+from nbdtest.fakeserver.tls import TLSQuirks
 from nbdtest.wire import Cmd, Errno, Opt, OptionReply, Rep, SimpleReply
 
 __all__: list[str] = []
@@ -56,13 +57,23 @@ def _crowded(server: FakeServer, came: Moment, went: Moment | Cmd, *, most: int 
     server.on(went).rewrite(goes)
 
 
-@mutant("leaving.idle-crowd-blocks", breaks=["TERM-041"], checks=["abuse.idle-crowd", "*"])
+@mutant(
+    "leaving.idle-crowd-blocks",
+    breaks=["TERM-041"],
+    checks=["abuse.idle-crowd"],
+    sometimes=["abuse.many-connections"],
+)
 def idle_crowd_blocks(server: FakeServer) -> None:
     """While five clients say nothing nobody else is greeted."""
     _crowded(server, Moment.CONNECT, Moment.CLIENT_FLAGS)
 
 
-@mutant("leaving.half-handshakes-block", breaks=["TERM-041"], checks=["abuse.half-handshakes", "*"])
+@mutant(
+    "leaving.half-handshakes-block",
+    breaks=["TERM-041"],
+    checks=["abuse.half-handshakes"],
+    spoils="clients that have left but not been noticed yet hold up the next one",
+)
 def half_handshakes_block(server: FakeServer) -> None:
     """While five clients are in the handshake nobody else is served."""
     _crowded(server, Moment.CLIENT_FLAGS, Moment.TRANSMISSION)
@@ -97,7 +108,8 @@ _COMMANDS = (Cmd.READ, Cmd.WRITE, Cmd.FLUSH, Cmd.DISC)
 @mutant(
     "leaving.early-clients-count",
     breaks=["TERM-041"],
-    checks=["leaving.after-connect", "leaving.after-greeting", "*"],
+    checks=["leaving.after-connect", "leaving.after-greeting"],
+    sometimes=["abuse.idle-crowd", "abuse.many-connections"],
 )
 def early_clients_count(server: FakeServer) -> None:
     """Three clients in a row that leave before the client flags are the end of the server."""
@@ -116,8 +128,8 @@ def early_clients_count(server: FakeServer) -> None:
         "abuse.huge-info",
         "abuse.huge-go",
         "abuse.huge-set-meta-context",
-        "*",
     ],
+    sometimes=["option.abort-without-waiting", "abuse.half-handshakes"],
 )
 def flags_without_option(server: FakeServer) -> None:
     """Two clients in a row that leave after the client flags without an option are the end of the server."""
@@ -127,7 +139,8 @@ def flags_without_option(server: FakeServer) -> None:
 @mutant(
     "leaving.transmission-without-request",
     breaks=["TERM-041"],
-    checks=["leaving.after-go", "leaving.within-request-header", "leaving.within-write-payload", "*"],
+    checks=["leaving.after-go", "leaving.within-request-header", "leaving.within-write-payload"],
+    spoils="opening the export three times to look at it is the end of the server",
 )
 def transmission_without_request(server: FakeServer) -> None:
     """Three clients in a row that leave without a request are the end of the server."""
@@ -147,37 +160,51 @@ def _worn_out(server: FakeServer, step: Moment | Opt | Cmd, *, after: int, lengt
     server.on(step, where=fits).rewrite(counts)
 
 
-@mutant("leaving.long-reads-wear-out", breaks=["TERM-041"], checks=["leaving.with-reads-in-flight", "*"])
+@mutant("leaving.long-reads-wear-out", breaks=["TERM-041"], checks=["leaving.with-reads-in-flight"])
 def long_reads_wear_out(server: FakeServer) -> None:
     """Ten READs of 1 MiB are the end of the server."""
     _worn_out(server, Cmd.READ, after=10, length=1 << 20)
 
 
-@mutant("leaving.reads-wear-out", breaks=["TERM-041"], checks=["leaving.after-first-reply", "*"])
+@mutant(
+    "leaving.reads-wear-out",
+    breaks=["TERM-041"],
+    checks=["leaving.after-first-reply", "disconnect.finishes-reads"],
+)
 def reads_wear_out(server: FakeServer) -> None:
     """Ten READs of 64 KiB are the end of the server."""
     _worn_out(server, Cmd.READ, after=10, length=1 << 16)
 
 
-@mutant("leaving.unread-replies-wear-out", breaks=["TERM-041"], checks=["leaving.before-option-reply", "*"])
+@mutant("leaving.unread-replies-wear-out", breaks=["TERM-041"], checks=["leaving.before-option-reply"])
 def unread_replies_wear_out(server: FakeServer) -> None:
     """Three LISTs are the end of the server."""
     _worn_out(server, Opt.LIST, after=2)
 
 
-@mutant("leaving.any-read-wears-out", breaks=["TERM-041"], checks=["leaving.after-disc", "*"])
+@mutant(
+    "leaving.any-read-wears-out",
+    breaks=["TERM-041"],
+    checks=["leaving.after-disc"],
+    spoils="three READs are the end of the server",
+)
 def any_read_wears_out(server: FakeServer) -> None:
     """Three READs are the end of the server."""
     _worn_out(server, Cmd.READ, after=2)
 
 
-@mutant("leaving.one-at-a-time", breaks=["TERM-041"], checks=["abuse.huge-write-is-not-waited-for", "*"])
+@mutant(
+    "leaving.one-at-a-time",
+    breaks=["TERM-041"],
+    checks=["abuse.huge-write-is-not-waited-for"],
+    spoils="clients that have left but not been noticed yet hold up the next one",
+)
 def one_at_a_time(server: FakeServer) -> None:
     """While one client in transmission has not sent a whole request, nobody else is answered."""
     _crowded(server, Moment.TRANSMISSION, Cmd.READ, most=1)
 
 
-@mutant("leaving.connections-wear-out", breaks=["TERM-041"], checks=["abuse.many-connections", "*"])
+@mutant("leaving.connections-wear-out", breaks=["TERM-041"], checks=["abuse.many-connections"])
 def connections_wear_out(server: FakeServer) -> None:
     """Eighty connections are the end of the server."""
     _worn_out(server, Moment.CONNECT, after=80)
@@ -197,12 +224,13 @@ def descriptors_leak(server: FakeServer) -> None:
 @mutant("leaving.spins", breaks=["TERM-041"], checks=["leaving.burns-no-cpu"])
 def spins(server: FakeServer) -> None:
     """The twentieth connection leaves a thread behind that waits by asking again and again."""
+    server.on(Moment.CONNECT, nth=20).rewrite(_spin)
 
-    def spin(session: object, plan: actions.Plan) -> actions.Plan:
-        threading.Thread(target=_ask_again_and_again, daemon=True).start()
-        return plan
 
-    server.on(Moment.CONNECT, nth=20).rewrite(spin)
+@mutant("tls.leaving-spins", breaks=["TERM-041"], checks=["leaving.burns-no-cpu-after-tls"])
+def tls_leaving_spins(server: FakeServer) -> None:
+    """The second client that opens an export under TLS leaves a thread behind that waits by asking again and again."""
+    server.on(Moment.TRANSMISSION, nth=2, where=lambda session: session.in_tls).rewrite(_spin)
 
 
 @mutant(
@@ -213,6 +241,16 @@ def spins(server: FakeServer) -> None:
 def shutdown_at_once(server: FakeServer) -> None:
     """A server that is told to stop leaves its clients without another word."""
     server.configure(quirks={"hangs_up_at_shutdown"})
+
+
+@mutant(
+    "tls.shutdown-truncates",
+    breaks=["TERM-033"],
+    checks=["shutdown.closes-tls", "tls.disc-closes-tls", "tls.disconnect-closes-tls"],
+)
+def tls_shutdown_truncates(server: FakeServer) -> None:
+    """The server ends connections without closing TLS, also when it is told to stop."""
+    server.configure(tls_quirks=TLSQuirks(omits_close_notify=True))
 
 
 @mutant("shutdown.option-is-unsupported", breaks=["TERM-016", "REP-040"], checks=["shutdown.option-is-refused"])
@@ -228,6 +266,11 @@ def shutdown_request_gives_eio(server: FakeServer) -> None:
     server.configure(quirks={"stays_at_shutdown"})
     told = server.on_send(SimpleReply, where={"error": Errno.ESHUTDOWN})
     told.rewrite(lambda reply: replace(reply, error=Errno.EIO))
+
+
+def _spin(session: object, plan: actions.Plan) -> actions.Plan:
+    threading.Thread(target=_ask_again_and_again, daemon=True).start()
+    return plan
 
 
 def _ask_again_and_again() -> None:

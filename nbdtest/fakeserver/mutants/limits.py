@@ -15,7 +15,31 @@ from nbdtest.wire import Cmd, Errno, Opt, OptionReply, Rep, TransmissionFlag
 __all__: list[str] = []
 
 
-@mutant("limits.past-end-succeeds", breaks=["SIZE-040", "ERR-020", "ERR-022"], checks=["read.past-end-fails", "*"])
+@mutant(
+    "limits.past-end-succeeds",
+    breaks=["SIZE-040", "ERR-020", "ERR-022"],
+    checks=[
+        "read.past-end-fails",
+        "chunk.failure-has-error",
+        "read.error-has-no-payload",
+        "write.past-end-fails",
+        "write.refused-payload-is-skipped",
+        "zeroes.past-end-fails",
+        "trim.past-end-fails",
+        "cache.past-end-fails",
+        "status.stays-in-export",
+        "status.past-end-fails",
+        "extended.lengths-have-64-bits",
+        "extended.zeroes-of-64-bits",
+        "boundary.read",
+        "boundary.write",
+        "boundary.trim",
+        "boundary.cache",
+        "boundary.write-zeroes",
+        "boundary.block-status",
+        "boundary.clamped-is-not-served",
+    ],
+)
 def past_end_succeeds(server: FakeServer) -> None:
     """Requests past the end of the export succeed."""
     server.configure(quirks={"skips_bounds_check"})
@@ -68,6 +92,8 @@ def read_only_payload_left(server: FakeServer) -> None:
         "boundary.write",
         "in-step.write-at-2-to-the-63",
         "in-step.write-at-the-last-offset",
+        "in-step.write-with-unknown-flag",
+        "in-step.write-with-flags-of-others",
     ],
 )
 def refused_write_left(server: FakeServer) -> None:
@@ -118,7 +144,7 @@ def long_write_is_attack(server: FakeServer) -> None:
     server.on(Cmd.WRITE, where=lambda asked: asked.length == 32 << 20).reply(actions.close())
 
 
-@mutant("limits.chunk-above-maximum", breaks=["RPL-051"], checks=["size.chunks-within-maximum"])
+@mutant("limits.chunk-above-maximum", breaks=["RPL-051"], checks=["size.chunks-within-maximum", "abuse.huge-read"])
 def chunk_above_maximum(server: FakeServer) -> None:
     """The advertised maximum is 1 MiB, and chunks are larger."""
     server.change_exports(block_sizes=BlockSizes(maximum=1 << 20))
@@ -223,7 +249,12 @@ def hangs_on_many_queries(server: FakeServer) -> None:
     )
 
 
-@mutant("abuse.large-option-acknowledged", breaks=["REP-042"], checks=["abuse.large-unknown-option", "*"])
+@mutant(
+    "abuse.large-option-acknowledged",
+    breaks=["REP-042"],
+    checks=["abuse.large-unknown-option"],
+    spoils="checks ask with that option whether a session is in step",
+)
 def large_option_acknowledged(server: FakeServer) -> None:
     """An unknown option is acknowledged."""
     server.on_send(OptionReply, where=lambda reply: reply.option == 0x6E62_6474).rewrite(
@@ -231,7 +262,7 @@ def large_option_acknowledged(server: FakeServer) -> None:
     )
 
 
-@mutant("abuse.query-count-ignored", breaks=["META-055"], checks=["abuse.query-count-of-4-gib", "*"])
+@mutant("abuse.query-count-ignored", breaks=["META-055"], checks=["abuse.query-count-of-4-gib"])
 def query_count_ignored(server: FakeServer) -> None:
     """A count of queries that is too large is overlooked."""
     server.on(Opt.SET_META_CONTEXT, where=lambda option: option.data[4:8] == b"\xff\xff\xff\xff").reply(actions.ack())

@@ -222,7 +222,12 @@ def set_unsaid(server: FakeServer) -> None:
 @mutant(
     "meta.same-ids",
     breaks=["META-080"],
-    checks=["meta.ids-differ", "status.one-chunk-per-context", "extended.one-chunk-per-context"],
+    checks=[
+        "meta.ids-differ",
+        "status.one-chunk-per-context",
+        "extended.one-chunk-per-context",
+        "extended.wrong-contexts-are-einval",
+    ],
 )
 def same_ids(server: FakeServer) -> None:
     """All contexts have one id."""
@@ -247,19 +252,33 @@ def _status_always(server: FakeServer) -> None:
     server.on(Cmd.BLOCK_STATUS, where=lambda asked: not asked.contexts).reply(actions.no_data())
 
 
-@mutant("meta.status-without-contexts", breaks=["META-008"], checks=["meta.unselected-is-refused"])
+@mutant(
+    "meta.status-without-contexts",
+    breaks=["META-008"],
+    checks=[
+        "meta.unselected-is-refused",
+        "meta.selection-is-replaced",
+        "meta.failure-undoes-selection",
+        "meta.selection-is-for-one-export",
+        "meta.no-status-without-structured",
+    ],
+)
 def status_without_contexts(server: FakeServer) -> None:
     """BLOCK_STATUS succeeds although no context was selected."""
     _status_always(server)
 
 
-@mutant("meta.failure-keeps-selection", breaks=["META-072"], checks=["meta.failure-undoes-selection"])
+@mutant(
+    "meta.failure-keeps-selection",
+    breaks=["META-072"],
+    checks=["meta.failure-undoes-selection", "meta.selection-is-replaced"],
+)
 def failure_keeps_selection(server: FakeServer) -> None:
     """A SET_META_CONTEXT that fails leaves the earlier selection valid."""
     server.configure(quirks={"keeps_contexts_after_failure"})
 
 
-@mutant("meta.list-unselects", breaks=["META-071"], checks=["meta.list-keeps-selection", "*"])
+@mutant("meta.list-unselects", breaks=["META-071"], checks=["meta.list-keeps-selection"])
 def list_unselects(server: FakeServer) -> None:
     """LIST_META_CONTEXT undoes the selection: the second such option has to be the last."""
     listed: list[Option] = []
@@ -278,19 +297,31 @@ def selection_of_other_export(server: FakeServer) -> None:
     server.configure(quirks={"keeps_contexts_of_other_export"})
 
 
-@mutant("meta.list-malformed-unsupported", breaks=["META-055"], checks=["meta.list-malformed-is-invalid"])
+@mutant(
+    "meta.list-malformed-unsupported",
+    breaks=["META-055"],
+    checks=["meta.list-malformed-is-invalid", "meta.surplus-is-invalid"],
+)
 def list_malformed_unsupported(server: FakeServer) -> None:
     """LIST_META_CONTEXT that contradicts itself is unknown to the server."""
     _answer(server, _LIST, lambda queries: queries == ("?",), actions.opt_error(Rep.ERR_UNSUP))
 
 
-@mutant("meta.set-malformed-unsupported", breaks=["META-085"], checks=["meta.set-malformed-is-invalid"])
+@mutant(
+    "meta.set-malformed-unsupported",
+    breaks=["META-085"],
+    checks=["meta.set-malformed-is-invalid", "meta.surplus-is-invalid"],
+)
 def set_malformed_unsupported(server: FakeServer) -> None:
     """SET_META_CONTEXT that contradicts itself is unknown to the server."""
     _answer(server, _SET, lambda queries: queries == ("?",), actions.opt_error(Rep.ERR_UNSUP))
 
 
-@mutant("meta.set-without-structured", breaks=["META-062", "META-010"], checks=["meta.set-needs-structured"])
+@mutant(
+    "meta.set-without-structured",
+    breaks=["META-062", "META-010"],
+    checks=["meta.set-needs-structured", "meta.no-status-without-structured", "extended.contexts-need-either"],
+)
 def set_without_structured(server: FakeServer) -> None:
     """Contexts can be selected before structured replies, and block status works then."""
     server.configure(quirks={"sets_contexts_without_structured"})

@@ -16,7 +16,12 @@ from nbdtest.wire import Opt, Option, OptionReply, Rep, SimpleReply
 __all__: list[str] = []
 
 
-@mutant("option.reply-magic", breaks=["OPT-011"], checks=["option.reply-magic", "*"])
+@mutant(
+    "option.reply-magic",
+    breaks=["OPT-011"],
+    checks=["option.reply-magic"],
+    spoils="checks ask with an unknown option whether a session is in step",
+)
 def wrong_reply_magic(server: FakeServer) -> None:
     """Error replies to unknown options begin with a wrong magic."""
     server.on_send(OptionReply, where={"type": Rep.ERR_UNSUP}).mangle(magic=0x0003_E889_0455_65A8)
@@ -51,7 +56,7 @@ def ack_with_data(server: FakeServer) -> None:
 )
 def list_two_finals(server: FakeServer) -> None:
     """LIST ends with two acknowledgements."""
-    server.on(Opt.LIST).pass_through().then(actions.ack())
+    server.on(Opt.LIST, where=lambda option: not option.data).pass_through().then(actions.ack())
 
 
 @mutant(
@@ -65,6 +70,8 @@ def list_two_finals(server: FakeServer) -> None:
         "go.after-unknown-export",
         "starttls.mode-stays",
         "meta.unknown-export",
+        "info.can-be-asked-again",
+        "go.takes-name-of-4096-bytes",
     ],
 )
 def error_length_short(server: FakeServer) -> None:
@@ -97,6 +104,7 @@ def unknown_is_invalid(server: FakeServer) -> None:
         "starttls.mode-is-one-of-three",
         "delivery.handshake-by-bytes",
         "delivery.flags-and-option-at-once",
+        "in-step.peek-export",
     ],
 )
 def unknown_data_left(server: FakeServer) -> None:
@@ -104,7 +112,18 @@ def unknown_data_left(server: FakeServer) -> None:
     server.configure(quirks={"leaves_unknown_option_data"})
 
 
-@mutant("option.surplus-data-left", breaks=["OPT-054", "OPT-061"], checks=["list.with-data-stays-in-step"])
+@mutant(
+    "option.surplus-data-left",
+    breaks=["OPT-054", "OPT-061"],
+    checks=[
+        "list.with-data-stays-in-step",
+        "option.structured-with-data-is-invalid",
+        "list.with-data-is-invalid",
+        "in-step.list",
+        "in-step.starttls",
+        "in-step.structured-reply",
+    ],
+)
 def surplus_data_left(server: FakeServer) -> None:
     """Data that came with an option that takes none are taken for the next option."""
     server.configure(quirks={"leaves_surplus_option_data"})
@@ -133,7 +152,7 @@ def abort_with_data_refused(server: FakeServer) -> None:
 @mutant(
     "option.abort-stops-service",
     breaks=["OPT-044"],
-    checks=["option.abort-without-waiting", "*"],
+    checks=["option.abort-without-waiting", "option.abort-ignores-data"],
 )
 def abort_stops_service(server: FakeServer) -> None:
     """After the first ABORT no connection is greeted any more."""
@@ -157,6 +176,8 @@ def abort_stops_service(server: FakeServer) -> None:
         "info.nothing-about-unknown-export",
         "go.after-unknown-export",
         "starttls.mode-stays",
+        "info.can-be-asked-again",
+        "go.takes-name-of-4096-bytes",
     ],
 )
 def error_ends_session(server: FakeServer) -> None:
@@ -197,7 +218,12 @@ def structured_data_accepted(server: FakeServer) -> None:
     server.on(Opt.STRUCTURED_REPLY, where=lambda option: option.data).reply(actions.ack())
 
 
-@mutant("option.request-answered", breaks=["TERM-001"], checks=["option.request-is-no-option", "*"])
+@mutant(
+    "option.request-answered",
+    breaks=["TERM-001"],
+    checks=["option.request-is-no-option"],
+    spoils="nothing after the greeting is in step",
+)
 def request_answered(server: FakeServer) -> None:
     """A reply to a request comes right after the greeting."""
     server.on(Moment.GREETING).reply(actions.pass_through(), actions.raw(SimpleReply(cookie=1).encode()))
@@ -224,14 +250,14 @@ def list_unsupported(server: FakeServer) -> None:
 @mutant("list.twice", breaks=["OPT-051"], checks=["list.one-reply-per-export"])
 def list_twice(server: FakeServer) -> None:
     """The first export is listed twice."""
-    server.on(Opt.LIST).rewrite(lambda option, plan: (plan[0], *plan))
+    server.on(Opt.LIST, where=lambda option: not option.data).rewrite(lambda option, plan: (plan[0], *plan))
 
 
-@mutant("list.without-the-export", breaks=["OPT-051"], checks=["list.has-the-export"])
+@mutant("list.without-the-export", breaks=["OPT-051"], checks=["list.has-the-export", "list.agrees-with-info-name"])
 def list_without_the_export(server: FakeServer) -> None:
     """The export that everybody uses is not in the list."""
     exports = server.settings.exports
-    server.configure(exports=(replace(exports[0], name="hidden", listed=False, size=None), *exports[1:]))
+    server.configure(exports=(replace(exports[0], listed=False, size=None), *exports[1:]))
 
 
 @mutant(

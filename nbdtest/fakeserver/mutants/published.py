@@ -60,6 +60,8 @@ def unknown_export_crashes(server: FakeServer) -> None:
         "go.after-unknown-export",
         "starttls.mode-stays",
         "meta.unknown-export",
+        "info.can-be-asked-again",
+        "go.takes-name-of-4096-bytes",
     ],
 )
 def error_of_4_gib(server: FakeServer) -> None:
@@ -83,6 +85,7 @@ def talks_instead_of_greeting(server: FakeServer) -> None:
         "reply.simple-has-no-payload",
         "command.errors-keep-the-session",
         "reply.known-magic",
+        "command.unknown-with-length-is-einval",
     ],
 )
 def unknown_command_unanswered(server: FakeServer) -> None:
@@ -90,7 +93,11 @@ def unknown_command_unanswered(server: FakeServer) -> None:
     server.on(Cmd(0x7FFF)).reply()
 
 
-@mutant("published.refusal-leaves-infos", breaks=["TERM-009"], checks=["option.errors-keep-the-session"])
+@mutant(
+    "published.refusal-leaves-infos",
+    breaks=["TERM-009"],
+    checks=["option.errors-keep-the-session", "go.takes-name-of-4096-bytes"],
+)
 def refusal_leaves_infos(server: FakeServer) -> None:
     """What INFO asked for is taken for an option of its own after the export was refused."""
     server.on(Opt.INFO, where=lambda option: option.data.endswith(b"\0\3")).rewrite(
@@ -100,7 +107,17 @@ def refusal_leaves_infos(server: FakeServer) -> None:
     )
 
 
-@mutant("published.second-info-crashes", breaks=["OPT-071"], checks=["info.can-be-asked-again"])
+@mutant(
+    "published.second-info-crashes",
+    breaks=["OPT-071"],
+    checks=[
+        "info.can-be-asked-again",
+        "option.errors-keep-the-session",
+        "list.names-can-be-opened",
+        "list.agrees-with-info-description",
+        "starttls.mode-stays",
+    ],
+)
 def second_info_crashes(server: FakeServer) -> None:
     """A second INFO on a connection is the end of the session."""
     server.on(Opt.INFO, nth=2, per_connection=True).reply(actions.close())
@@ -130,7 +147,12 @@ def two_bytes_more(server: FakeServer) -> None:
     )
 
 
-@mutant("published.nothing-after-write", breaks=["REQ-012", "CMD-060"], checks=["write.stores", "*"])
+@mutant(
+    "published.nothing-after-write",
+    breaks=["REQ-012", "CMD-060"],
+    checks=["write.stores"],
+    spoils="no second request is answered after a WRITE",
+)
 def nothing_after_write(server: FakeServer) -> None:
     """Nothing is answered after the first WRITE of a connection."""
     server.on(Cmd.WRITE, nth=1, per_connection=True).pass_through().then(actions.stall())
@@ -158,3 +180,9 @@ def short_name_length(server: FakeServer) -> None:
     server.on_send(OptionReply, where={"type": Rep.ERR_UNKNOWN}).rewrite(
         lambda reply: replace(reply, type=Rep.ERR_INVALID)
     )
+
+
+@mutant("published.structured-twice-ends-session", breaks=["OPT-020"], checks=["option.structured-twice"])
+def structured_twice_ends_session(server: FakeServer) -> None:
+    """A second STRUCTURED_REPLY ends the session."""
+    server.on(Opt.STRUCTURED_REPLY, nth=2, per_connection=True).reply(actions.close())

@@ -27,6 +27,12 @@ class Mutant:
     """The checks of the suite that have to complain about it."""
     apply: Callable[[FakeServer], None]
     """Makes a server have the bug; to be called before it serves."""
+    sometimes: tuple[str, ...] = ()
+    """The checks that complain or not, by who was faster."""
+    spoils: str = ""
+    """Why checks of other things may complain, too: what the bug takes away from them. "" if none may."""
+    certificates: bool = False
+    """Whether its bug is about certificates, so that a server with keys cannot have it."""
 
 
 MUTANTS: dict[str, Mutant] = {}
@@ -34,7 +40,13 @@ MUTANTS: dict[str, Mutant] = {}
 
 
 def mutant(
-    name: str, *, breaks: Iterable[str], checks: Iterable[str] = ()
+    name: str,
+    *,
+    breaks: Iterable[str],
+    checks: Iterable[str] = (),
+    sometimes: Iterable[str] = (),
+    spoils: str = "",
+    certificates: bool = False,
 ) -> Callable[[Callable[[FakeServer], None]], Callable[[FakeServer], None]]:
     """Register the decorated function as a mutant; its docstring is the description.
 
@@ -53,6 +65,9 @@ def mutant(
             breaks=tuple(breaks),
             checks=tuple(checks),
             apply=function,
+            sometimes=tuple(sometimes),
+            spoils=spoils,
+            certificates=certificates,
         )
         return function
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from nbdtest.fakeserver import actions
 from nbdtest.fakeserver.actions import Action
+from nbdtest.fakeserver.damage import mangle
 from nbdtest.fakeserver.mutants.edits import change_actions, change_chunks
 from nbdtest.fakeserver.mutants.registry import mutant
 from nbdtest.fakeserver.rendering import Asked, Frames
@@ -121,6 +122,9 @@ def errors_simple(server: FakeServer) -> None:
         "command.errors-keep-the-session",
         "boundary.read",
         "boundary.clamped-is-not-served",
+        "flag.foreign-on-read",
+        "flag.unknown-on-read",
+        "abuse.huge-read",
     ],
 )
 def payload_after_error(server: FakeServer) -> None:
@@ -149,18 +153,31 @@ def payload_after_error(server: FakeServer) -> None:
         "in-step.write-at-2-to-the-63",
         "in-step.write-at-the-last-offset",
     ],
+    spoils="whoever waits after a READ meets the second reply",
 )
 def something_later(server: FakeServer) -> None:
     """A moment after the reply to a READ another one comes."""
     server.on(Cmd.READ, where=lambda asked: asked.length == 512, nth=1, per_connection=True).pass_through().then(
-        actions.pause(0.02), actions.raw(SimpleReply(cookie=1).encode())
+        actions.pause(0.005), actions.raw(SimpleReply(cookie=1).encode())
     )
 
 
-@mutant("reply.historic-magic", breaks=["RPL-001", "MAGIC-002", "RPL-012"], checks=["reply.known-magic", "*"])
+@mutant(
+    "reply.historic-magic",
+    breaks=["RPL-001", "MAGIC-002", "RPL-012"],
+    checks=[
+        "reply.known-magic",
+        "command.unknown-is-einval",
+        "reply.simple-has-no-payload",
+        "command.errors-keep-the-session",
+        "command.unknown-with-length-is-einval",
+    ],
+)
 def historic_magic(server: FakeServer) -> None:
     """The simple reply to an unknown command begins with the magic of the 1990s."""
-    server.on_send(SimpleReply, where=lambda reply: reply.error == Errno.EINVAL).mangle(magic=0x9674_4668)
+    server.on(Cmd(0x7FFF), where=lambda asked: asked.frames is Frames.SIMPLE).reply(
+        mangle(actions.simple(Errno.EINVAL), magic=0x9674_4668)
+    )
 
 
 @mutant("chunk.unknown-flag", breaks=["RPL-043", "RPL-036"], checks=["chunk.flags-assigned"])
@@ -169,7 +186,11 @@ def unknown_flag(server: FakeServer) -> None:
     server.on_send(StructuredReply).rewrite(lambda chunk: replace(chunk, flags=chunk.flags | ReplyFlag(1 << 4)))
 
 
-@mutant("chunk.type-3", breaks=["RPL-037", "RPL-071"], checks=["chunk.type-assigned"])
+@mutant(
+    "chunk.type-3",
+    breaks=["RPL-037", "RPL-071"],
+    checks=["chunk.type-assigned", "flag.foreign-on-flush", "flag.unknown-on-flush"],
+)
 def type_3(server: FakeServer) -> None:
     """A chunk of type 3 precedes the reply to FLUSH."""
     server.on(Cmd.FLUSH, where=lambda asked: asked.frames is Frames.STRUCTURED).reply(
@@ -177,7 +198,24 @@ def type_3(server: FakeServer) -> None:
     )
 
 
-@mutant("chunk.done-first", breaks=["RPL-029", "RPL-027"], checks=["chunk.done-is-last", "*"])
+@mutant(
+    "chunk.done-first",
+    breaks=["RPL-029", "RPL-027"],
+    checks=[
+        "chunk.done-is-last",
+        "chunk.success-is-whole",
+        "read.returns-what-was-written",
+        "read.odd-offsets",
+        "read.of-every-length",
+        "df.mixed-range-is-data",
+        "write.stores",
+        "delivery.payload-in-pieces",
+        "delivery.many-writes-at-once",
+        "data.shadow-copy",
+        "data.zeroes-and-data-side-by-side",
+        "abuse.huge-read",
+    ],
+)
 def done_first(server: FakeServer) -> None:
     """DONE comes first, and a READ of two units says nothing else."""
     server.on(Cmd.READ, where=lambda asked: asked.frames is Frames.STRUCTURED and asked.length > 1024).reply(
@@ -202,7 +240,7 @@ def none_with_payload(server: FakeServer) -> None:
     change_chunks(server, ReplyType.NONE, lambda chunk: replace(chunk, payload=bytes(4)))
 
 
-@mutant("chunk.empty-data", breaks=["RPL-060", "CMD-022"], checks=["chunk.data-is-not-empty"])
+@mutant("chunk.empty-data", breaks=["RPL-060", "CMD-022"], checks=["chunk.data-is-not-empty", "df.mixed-range-is-data"])
 def empty_data(server: FakeServer) -> None:
     """An OFFSET_DATA chunk without data stands in front of the others."""
     change_actions(
@@ -328,7 +366,18 @@ def error_message_of_8_kib(server: FakeServer) -> None:
     _other_error(server, lambda asked, each: [_text_chunk(each.errno, 8192, b"x" * 8192)])
 
 
-@mutant("chunk.error-zero", breaks=["RPL-106"], checks=["chunk.error-is-not-zero", "*"])
+@mutant(
+    "chunk.error-zero",
+    breaks=["RPL-106"],
+    checks=[
+        "chunk.error-is-not-zero",
+        "flag.foreign-on-trim",
+        "flag.foreign-on-cache",
+        "flag.unknown-on-trim",
+        "flag.unknown-on-cache",
+        "error.listed-values",
+    ],
+)
 def error_zero(server: FakeServer) -> None:
     """The error value of ERROR is 0."""
     _other_error(server, lambda asked, each: [_text_chunk(0, 0, b"")])
@@ -384,7 +433,19 @@ def error_offset_for_unknown(server: FakeServer) -> None:
     )
 
 
-@mutant("chunk.failure-without-error", breaks=["CMD-038"], checks=["chunk.failure-has-error", "*"])
+@mutant(
+    "chunk.failure-without-error",
+    breaks=["CMD-038"],
+    checks=[
+        "chunk.failure-has-error",
+        "chunk.done-is-last",
+        "chunk.success-is-whole",
+        "read.past-end-fails",
+        "boundary.read",
+        "boundary.clamped-is-not-served",
+        "abuse.huge-read",
+    ],
+)
 def failure_without_error(server: FakeServer) -> None:
     """A READ past the end is answered with NONE."""
     change_actions(
@@ -420,7 +481,16 @@ def odd_cuts(server: FakeServer) -> None:
     )
 
 
-@mutant("extended.simple-error", breaks=["EXT-009"], checks=["extended.every-reply"])
+@mutant(
+    "extended.simple-error",
+    breaks=["EXT-009"],
+    checks=[
+        "extended.every-reply",
+        "flag.foreign-on-flush",
+        "flag.unknown-on-flush",
+        "extended.unexpected-payload-is-skipped",
+    ],
+)
 def extended_simple_error(server: FakeServer) -> None:
     """Under extended headers FLUSH gets a simple reply."""
     server.on(Cmd.FLUSH, where=lambda asked: asked.frames is Frames.EXTENDED).reply(actions.simple())
@@ -442,11 +512,19 @@ def short_cookie(server: FakeServer) -> None:
         )
 
 
-@mutant("extended.wrong-length", breaks=["EXT-012"], checks=["extended.length-below-4-gib", "*"])
+@mutant(
+    "extended.wrong-length",
+    breaks=["EXT-012"],
+    checks=["extended.length-below-4-gib", "data.shadow-copy-by-turns"],
+)
 def wrong_length(server: FakeServer) -> None:
-    """The length of extended content chunks does not count the offset."""
-    server.on_send(ExtendedReplyHeader).rewrite(lambda chunk: replace(chunk, length=chunk.length - 8))
-    server.on_send(ExtendedReply, where={"type": ReplyType.OFFSET_HOLE}).mangle(length=4)
+    """The length of extended chunks with three sectors of content does not count the offset."""
+    content = 3 * 512
+    server.on_send(ExtendedReply, where=lambda chunk: len(chunk.payload) == 8 + content).mangle(length=content)
+    server.on_send(
+        ExtendedReply,
+        where=lambda chunk: chunk.type == ReplyType.OFFSET_HOLE and chunk.payload[8:] == content.to_bytes(4, "big"),
+    ).mangle(length=4)
 
 
 @mutant(
@@ -461,7 +539,7 @@ def df_ignored(server: FakeServer) -> None:
     )
 
 
-@mutant("df.hole-for-mixed", breaks=["CMD-052"], checks=["df.mixed-range-is-data", "*"])
+@mutant("df.hole-for-mixed", breaks=["CMD-052"], checks=["df.mixed-range-is-data"])
 def df_hole_for_mixed(server: FakeServer) -> None:
     """A READ with DF is answered with a hole, whatever there is."""
     server.on(Cmd.READ, where=lambda asked: CmdFlag.DF in asked.flags and asked.length > 1024).reply(actions.hole())
@@ -491,10 +569,10 @@ def df_refusal_with_content(server: FakeServer) -> None:
 def df_unsaid(server: FakeServer) -> None:
     """DF is honoured though SEND_DF is clear."""
     server.change_exports(can_df=False)
-    server.configure(quirks={"skips_flag_check"})
+    server.on(Cmd.READ, where=lambda asked: CmdFlag.DF in asked.flags).reply(actions.data())
 
 
-@mutant("df.always-offered", breaks=["FLAG-020"], checks=["df.not-offered-without-structured", "*"])
+@mutant("df.always-offered", breaks=["FLAG-020"], checks=["df.not-offered-without-structured"])
 def df_always_offered(server: FakeServer) -> None:
     """SEND_DF is set without structured replies."""
     export = server.settings.exports[0]

@@ -69,7 +69,12 @@ def demanded_without_fixed(server: FakeServer) -> None:
 @mutant(
     "starttls.first-option-only",
     breaks=["TLS-036", "TLS-024"],
-    checks=["starttls.is-acknowledged", "tls.follows-other-options", "*"],
+    checks=[
+        "starttls.is-acknowledged",
+        "tls.follows-other-options",
+        "tls.forgets-structured-replies",
+        "tls.forgets-contexts",
+    ],
 )
 def first_option_only(server: FakeServer) -> None:
     """STARTTLS is refused once another option was sent."""
@@ -99,7 +104,12 @@ def hello_for_flags(server: FakeServer) -> None:
     server.on(Moment.CLIENT_FLAGS, where=lambda sent: int(sent.flags) >> 24 == ALERT[0] + 1).reply(actions.raw(ALERT))
 
 
-@mutant("starttls.goes-on-in-clear", breaks=["TLS-027"], checks=["starttls.nothing-in-clear-afterwards", "*"])
+@mutant(
+    "starttls.goes-on-in-clear",
+    breaks=["TLS-027"],
+    checks=["starttls.nothing-in-clear-afterwards"],
+    spoils="no TLS session comes about",
+)
 def goes_on_in_clear(server: FakeServer) -> None:
     """STARTTLS is accepted, and everything goes on in clear."""
     server.configure(tls_mode=TLSMode.SELECTIVE, tls_quirks=TLSQuirks(ignores_starttls=True))
@@ -108,14 +118,18 @@ def goes_on_in_clear(server: FakeServer) -> None:
 # The three modes
 
 
-@mutant("starttls.list-needs-tls", breaks=["TLS-010", "TLS-042"], checks=["starttls.mode-is-one-of-three", "*"])
+@mutant(
+    "starttls.list-needs-tls",
+    breaks=["TLS-010", "TLS-042"],
+    checks=["starttls.mode-is-one-of-three", "starttls.selective-does-not-force", "tls.never-required-under-tls"],
+)
 def list_needs_tls(server: FakeServer) -> None:
     """TLS is demanded for LIST and for no other option."""
     server.configure(tls_mode=TLSMode.SELECTIVE)
     server.on(Opt.LIST).reply(actions.opt_error(Rep.ERR_TLS_REQD))
 
 
-@mutant("starttls.mode-changes", breaks=["TLS-019"], checks=["starttls.mode-stays", "*"])
+@mutant("starttls.mode-changes", breaks=["TLS-019"], checks=["starttls.mode-stays"])
 def mode_changes(server: FakeServer) -> None:
     """The second unknown option of a connection is told to use TLS."""
     server.configure(tls_mode=TLSMode.SELECTIVE)
@@ -129,7 +143,11 @@ def notls_requires_tls(server: FakeServer) -> None:
     _with_type(server, Rep.ERR_UNKNOWN, Rep.ERR_TLS_REQD)
 
 
-@mutant("starttls.notls-serves-nothing", breaks=["COMPAT-002"], checks=["starttls.notls-serves-in-clear"])
+@mutant(
+    "starttls.notls-serves-nothing",
+    breaks=["COMPAT-002"],
+    checks=["starttls.notls-serves-in-clear", "info.malformed-is-invalid"],
+)
 def notls_serves_nothing(server: FakeServer) -> None:
     """A server without TLS serves its exports to nobody."""
     server.configure(tls_mode=TLSMode.NONE)
@@ -159,7 +177,11 @@ def forced_go_hangs_up(server: FakeServer) -> None:
     server.on(Opt.GO).rewrite(_where_refused(Rep.ERR_TLS_REQD, actions.close()))
 
 
-@mutant("starttls.forced-abort-refused", breaks=["TLS-012"], checks=["starttls.forced-abort-works"])
+@mutant(
+    "starttls.forced-abort-refused",
+    breaks=["TLS-012"],
+    checks=["starttls.forced-abort-works", "option.abort-is-acknowledged", "option.abort-ignores-data"],
+)
 def forced_abort_refused(server: FakeServer) -> None:
     """A server that insists on TLS does so also for ABORT, as qemu-nbd does."""
     server.configure(tls_mode=TLSMode.REQUIRED)
@@ -186,7 +208,21 @@ def forced_tells_first(server: FakeServer) -> None:
 @mutant(
     "starttls.contexts-need-tls",
     breaks=["TLS-042", "TLS-013"],
-    checks=["starttls.selective-does-not-force", "starttls.mode-is-one-of-three", "*"],
+    checks=[
+        "starttls.selective-does-not-force",
+        "starttls.mode-is-one-of-three",
+        "tls.never-required-under-tls",
+        "tls.required-only-to-open-an-export",
+        "meta.base-wildcard-lists",
+        "meta.listed-once",
+        "meta.listed-once-for-two-queries",
+        "meta.unknown-leaf-is-ignored",
+        "meta.unknown-namespace-is-ignored",
+        "meta.no-query-lists-all",
+        "meta.query-filters-list",
+        "meta.list-malformed-is-invalid",
+        "meta.surplus-is-invalid",
+    ],
 )
 def contexts_need_tls(server: FakeServer) -> None:
     """A server that does not insist on TLS demands it for metadata contexts."""
@@ -194,7 +230,11 @@ def contexts_need_tls(server: FakeServer) -> None:
     server.on(Opt.LIST_META_CONTEXT).reply(actions.opt_error(Rep.ERR_TLS_REQD))
 
 
-@mutant("starttls.plain-export-needs-tls", breaks=["TLS-043"], checks=["starttls.selective-serves-plain-export", "*"])
+@mutant(
+    "starttls.plain-export-needs-tls",
+    breaks=["TLS-043"],
+    checks=["starttls.selective-serves-plain-export", "tls.never-required-under-tls"],
+)
 def plain_export_needs_tls(server: FakeServer) -> None:
     """INFO says of an export that is served in clear that it needs TLS."""
     server.configure(tls_mode=TLSMode.SELECTIVE)
@@ -225,7 +265,11 @@ def protected_contexts(server: FakeServer) -> None:
     server.on(Opt.LIST_META_CONTEXT).rewrite(_where_refused(Rep.ERR_POLICY, actions.opt_error(Rep.ERR_TLS_REQD)))
 
 
-@mutant("tls.protected-can-be-told", breaks=["OPT-099"], checks=["tls.hidden-exports-stay-hidden", "*"])
+@mutant(
+    "tls.protected-can-be-told",
+    breaks=["OPT-099"],
+    checks=["tls.hidden-exports-stay-hidden", "tls.never-required-under-tls"],
+)
 def protected_can_be_told(server: FakeServer) -> None:
     """Unknown exports are said to need TLS, but only the real ones are described before that."""
     server.configure(tls_mode=TLSMode.SELECTIVE)
@@ -241,7 +285,7 @@ def protected_can_be_told(server: FakeServer) -> None:
 # Under TLS
 
 
-@mutant("tls.handshake-cut", breaks=["TLS-026"], checks=["tls.handshake-follows", "*"])
+@mutant("tls.handshake-cut", breaks=["TLS-026"], checks=["tls.handshake-follows"], spoils="no TLS session comes about")
 def handshake_cut(server: FakeServer) -> None:
     """The connection is cut in the middle of every TLS handshake."""
     server.configure(tls_mode=TLSMode.SELECTIVE, tls_quirks=TLSQuirks(handshake_records=1))
@@ -254,7 +298,18 @@ def second_unsupported(server: FakeServer) -> None:
     server.on(Opt.STARTTLS).rewrite(_where_refused(Rep.ERR_INVALID, actions.opt_error(Rep.ERR_UNSUP)))
 
 
-@mutant("tls.starttls-data-left", breaks=["OPT-061"], checks=["tls.starttls-with-data"])
+@mutant(
+    "tls.starttls-data-left",
+    breaks=["OPT-061"],
+    checks=[
+        "tls.starttls-with-data",
+        "option.structured-with-data-is-invalid",
+        "list.with-data-is-invalid",
+        "list.with-data-stays-in-step",
+        "in-step.list",
+        "in-step.structured-reply",
+    ],
+)
 def starttls_data_left(server: FakeServer) -> None:
     """The data of STARTTLS is taken for the next option."""
     server.configure(tls_mode=TLSMode.REQUIRED, quirks=Quirks(leaves_surplus_option_data=True))
@@ -286,15 +341,20 @@ def plaintext_kept(server: FakeServer) -> None:
         "tls.failed-handshake-ends-the-session",
         "tls.wrong-credentials-end-the-session",
         "starttls.nothing-in-clear-afterwards",
-        "*",
     ],
+    spoils="what comes after TLS is answered in clear",
 )
 def returns_to_clear(server: FakeServer) -> None:
     """When TLS fails, is closed, or is not spoken, the server goes on in clear."""
     server.configure(tls_mode=TLSMode.REQUIRED, tls_quirks=TLSQuirks(returns_to_clear=True))
 
 
-@mutant("tls.wrong-key", breaks=["TLS-030"], checks=["tls.wrong-credentials-end-the-session", "*"])
+@mutant(
+    "tls.wrong-key",
+    breaks=["TLS-030"],
+    checks=["tls.wrong-credentials-end-the-session"],
+    spoils="no TLS session comes about",
+)
 def wrong_key(server: FakeServer) -> None:
     """The server takes keys of which every byte differs from the right one, and no others."""
 
