@@ -30,9 +30,9 @@ def versions_of(deviation: Deviation) -> str:
 
 def row(deviation: Deviation) -> str:
     rule = requirement(deviation.requirement)
-    now_and_then = " (now and then)" if deviation.sometimes else ""
+    when = [*(["now and then"] if deviation.sometimes else []), *(["over TLS"] if deviation.features else [])]
     cells = [
-        f"`{deviation.check}`{now_and_then}",
+        f"`{deviation.check}`" + (f" ({', '.join(when)})" if when else ""),
         f"{rule.id} {rule.kind.upper()}: {rule.text}",
         deviation.evidence,
         versions_of(deviation),

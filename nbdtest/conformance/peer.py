@@ -13,6 +13,7 @@ from nbdtest.conformance.verdict import Hangup, NoAnswer
 from nbdtest.errors import Disconnected, PeerViolation, TimedOut, TransportError
 from nbdtest.net.clock import Deadline, monotonic_s, pause
 from nbdtest.net.stream import Arrival, Stream
+from nbdtest.net.tls import TLSStream
 from nbdtest.wire import Message, Record, Sender, Transcript, dump, shorten
 
 __all__ = ["Peer"]
@@ -179,8 +180,8 @@ class Peer:
         self.stream.cut(rst=rst)
 
     def close(self) -> None:
-        """Give the connection up without a word. Any number of times."""
-        self.stream.close()
+        """Give the connection up without a word, of TLS neither. Any number of times."""
+        (self.stream.lower if isinstance(self.stream, TLSStream) else self.stream).close()
 
     def _send(self, parts: Sequence[tuple[bytes, str]], cuts: Sequence[int] = ()) -> None:
         for data, summary in parts:

@@ -13,24 +13,29 @@ from dataclasses import replace
 from pathlib import Path
 
 from nbdtest.conformance.capability import Capability
+from nbdtest.conformance.expect import expect
 from nbdtest.conformance.negotiation import Negotiation
 from nbdtest.conformance.peer import Peer
 from nbdtest.conformance.target import ServerTarget
 from nbdtest.conformance.verdict import Complaint, NoAnswer, NotApplicable
 from nbdtest.errors import Disconnected, TimedOut, TransportError
 from nbdtest.net.clock import Deadline
-from nbdtest.net.tls import PSK, ClientCredentials, TLSTruncated, VersionRange, client_context, start_tls
+from nbdtest.net.tls import PSK, ClientCredentials, TLSPipe, TLSTruncated, VersionRange, client_context, start_tls
 from nbdtest.net.tls.credentials import CA_CERT
-from nbdtest.wire import Opt
+from nbdtest.net.tls.key_offer import accepts_key, key_offer
+from nbdtest.wire import OPTION_REPLY_MAGIC, Opt
 
 __all__ = [
     "ALERT_RECORD",
     "HANDSHAKE_RECORD",
     "client_hello",
     "expect_goodbye",
+    "expect_no_option_reply",
+    "known_key",
     "protect",
     "shake_hands",
     "starting_tls",
+    "takes_key",
     "under_tls",
     "unwanted_clients",
     "wrong_credentials",
@@ -67,6 +72,7 @@ def wrong_credentials(t: ServerTarget) -> Iterator[tuple[str, ClientCredentials]
     if isinstance(right, PSK):
         yield "a wrong key", replace(right, key=bytes(byte ^ 0x55 for byte in right.key))
         yield "an unknown identity", replace(right, identity="nbdtest-nobody")
+        yield "an identity that begins with a known one", replace(right, identity=f"{right.identity}-2")
     else:
         yield "a client that expects another name", replace(right, hostname="nbdtest.invalid", verify_peer=True)
 
@@ -125,14 +131,19 @@ def under_tls(
 
 
 def protect(
-    t: ServerTarget, nego: Negotiation, versions: VersionRange | None = None, *, requirement: str = "TLS-026"
+    t: ServerTarget,
+    nego: Negotiation,
+    versions: VersionRange | None = None,
+    *,
+    requirement: str = "TLS-026",
+    earlier: TLSPipe | None = None,
 ) -> None:
     """Do the TLS handshake with the right credentials.
 
     Raises:
         Complaint: it fails.
     """
-    if failure := shake_hands(t, nego, versions=versions):
+    if failure := shake_hands(t, nego, versions=versions, earlier=earlier):
         raise Complaint(f"the TLS handshake fails: {failure}", "a TLS session", requirement=requirement)
 
 
@@ -142,17 +153,21 @@ def shake_hands(
     *,
     credentials: ClientCredentials | None = None,
     versions: VersionRange | None = None,
+    earlier: TLSPipe | None = None,
 ) -> TransportError | None:
     """Do the TLS handshake and protect the connection; when it fails, leave the connection open and return why.
+
+    With an `earlier` session, whose credentials and versions then count, the client offers to resume that.
 
     Raises:
         NoAnswer: it neither succeeds nor fails within the time limit.
     """
-    context = client_context(credentials or _credentials(t), versions)
+    context = earlier.context if earlier else client_context(credentials or _credentials(t), versions)
+    session = earlier.session if earlier else None
     peer = nego.peer
-    peer.note(b"", "TLS handshake")
+    peer.note(b"", "TLS handshake, offering to resume a session" if session else "TLS handshake")
     try:
-        peer.stream = start_tls(peer.stream, context, Deadline(t.timeout_s))
+        peer.stream = start_tls(peer.stream, context, Deadline(t.timeout_s), session=session)
     except TimedOut:
         raise NoAnswer(f"the TLS handshake is not over after {t.timeout_s:g} s", "its success or failure") from None
     except TransportError as failure:
@@ -161,6 +176,37 @@ def shake_hands(
     nego.structured = nego.extended = False
     nego.contexts = {}
     return None
+
+
+def takes_key(t: ServerTarget, what: str, identity: bytes, key: bytes) -> bool:
+    """Whether the server accepts this key of this identity in TLS 1.3; complain if it goes on in clear."""
+    with starting_tls(t) as nego:
+        nego.peer.send(key_offer(identity, key, t.random.randbytes(64)), summary=f"ClientHello with {what}")
+        nego.peer.half_close()  # the server has what it needs to answer, and no reason to wait
+        answer = nego.peer.receive_to_end()
+    expect_no_option_reply(answer, f"a ClientHello with {what}")
+    return accepts_key(answer)
+
+
+def known_key(t: ServerTarget) -> tuple[bytes, bytes]:
+    """An identity that the server knows, and its key, which it is seen to take from a ClientHello made by hand.
+
+    Raises:
+        NotApplicable: it has certificates, or takes no keys in TLS 1.3.
+    """
+    right = _credentials(t)
+    if not isinstance(right, PSK):
+        raise NotApplicable("the server has certificates, no keys")
+    identity = right.identity.encode()
+    if not takes_key(t, "the right key", identity, right.key):
+        raise NotApplicable("the server does not take the right key in a TLS 1.3 handshake made by hand")
+    return identity, right.key
+
+
+def expect_no_option_reply(seen: bytes, after: str) -> None:
+    """Complain if the server has gone on with the NBD handshake in clear."""
+    served = OPTION_REPLY_MAGIC.to_bytes(8, "big") in seen
+    expect(not served, f"after {after} there comes an option reply in clear", "the end of the connection")
 
 
 def expect_goodbye(peer: Peer, after: str) -> None:

@@ -7,7 +7,7 @@ the server's credentials. What is left are the deeds of the layer below NBD.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 
 from nbdtest.errors import Disconnected
@@ -22,6 +22,7 @@ from nbdtest.net.tls import (
     VersionRange,
     server_context,
 )
+from nbdtest.net.tls.key_offer import ACCEPTANCE, KeyOffer
 from nbdtest.wire import OPTION_MAGIC
 from nbdtest.wire.layout import Readable
 
@@ -46,8 +47,14 @@ class TLSQuirks:
     """Goes on in clear when TLS has failed or was closed, or when an option in clear comes instead of a TLS record."""
     greets_old_versions: bool = False
     """Answers a client that speaks no more than TLS 1.0 or 1.1 with a ServerHello."""
+    greets: Callable[[KeyOffer], bool] | None = None
+    """Accepts a key that is offered in TLS 1.3 if this is so, in a ServerHello that nothing follows."""
+    hangs_up_on_return: bool = False
+    """Ends the connection of a client that resumes an earlier session."""
     versions: VersionRange | None = None
     """Other versions of TLS than its credentials were set up for."""
+    tickets: int = 0
+    """So many session tickets follow its part of a TLS 1.3 handshake: legal, and what most servers on the web do."""
     handshake_records: int | None = None
     """So many of the server's records leave during the handshake, and then the connection is cut."""
     plain_in_handshake: bytes = b""
@@ -77,8 +84,9 @@ class TLSLayer:
     """
 
     def __init__(self, context: TLSContext, quirks: TLSQuirks) -> None:
-        if quirks.versions is not None:
-            context = server_context(_of_server(context), quirks.versions, tickets=context.tickets)
+        if quirks.versions is not None or quirks.tickets:
+            versions, tickets = quirks.versions or context.versions, quirks.tickets or context.tickets
+            context = server_context(_of_server(context), versions, tickets=tickets)
         self.pipe = TLSPipe(context)
         self.over = False
         self.failure: TLSFailure | None = None
@@ -109,8 +117,8 @@ class TLSLayer:
 
     def incoming(self, data: Readable) -> Iterator[memoryview]:
         """Take in what arrived, and give the plaintext, piece by piece; each is valid until the next is asked for."""
-        if self._quirks.greets_old_versions and not self._greeted and _is_old_hello(data):
-            self._out.append(_OLD_SERVER_HELLO)
+        if not self._greeted and (hello := self._made_hello(bytes(data))):
+            self._out.append(hello)
             self.over = True
         self._greeted = True
         if self.failure is None and not self.over:
@@ -143,6 +151,13 @@ class TLSLayer:
         self.pipe.close_notify()
         return self.pipe.to_send()
 
+    def _made_hello(self, data: bytes) -> bytes:
+        """The ServerHello that a quirk answers a ClientHello with, b"" for none."""
+        if self._quirks.greets_old_versions and _is_old_hello(data):
+            return _OLD_SERVER_HELLO
+        offer = KeyOffer.read(data) if self._quirks.greets else None
+        return ACCEPTANCE if offer and self._quirks.greets and self._quirks.greets(offer) else b""
+
     def _decrypted(self) -> Iterator[memoryview]:
         try:
             if not self.established:
@@ -151,6 +166,7 @@ class TLSLayer:
                 if not complete or self.over:
                     return
                 self._records = 0
+                self.over = self._quirks.hangs_up_on_return and self.pipe.resumed
                 self._out += [self._quirks.plain_in_session] if self._quirks.plain_in_session else []
             while not self.over and (count := self.pipe.read_into(self._buffer)):
                 yield self._buffer[:count]
@@ -204,9 +220,9 @@ def _of_server(context: TLSContext) -> ServerCredentials:
     return context.credentials
 
 
-def _is_old_hello(data: Readable) -> bool:
+def _is_old_hello(data: bytes) -> bool:
     """Whether this is a ClientHello of TLS 1.0 or 1.1: the record's type, then the version in the message."""
-    return bytes(data[:1]) == b"\x16" and bytes(data[9:11]) in (b"\x03\x01", b"\x03\x02")
+    return data[:1] == b"\x16" and data[9:11] in (b"\x03\x01", b"\x03\x02")
 
 
 def _records(ciphertext: bytes) -> Iterator[bytes]:

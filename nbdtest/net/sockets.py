@@ -29,6 +29,7 @@ __all__ = [
     "listen",
     "stream_pair",
     "unused_tcp_port",
+    "unused_vsock_port",
     "vsock_available",
 ]
 
@@ -203,6 +204,19 @@ def unused_tcp_port(host: str = "127.0.0.1") -> int:
     """A port that nobody listens on at `host` right now, for a server that cannot be asked which one it took."""
     with listen(TCPAddress(host, 0)) as listener:
         assert isinstance(listener.address, TCPAddress)
+        return listener.address.port
+
+
+def unused_vsock_port() -> int:
+    """The same on vsock, at CID_LOCAL.
+
+    Raises:
+        UsageError: this machine cannot speak with itself on vsock.
+    """
+    if not vsock_available():
+        raise UsageError("this machine has no vsock loopback: modprobe vsock_loopback")
+    with listen(VsockAddress(CID_LOCAL, CID_ANY)) as listener:
+        assert isinstance(listener.address, VsockAddress)
         return listener.address.port
 
 

@@ -44,8 +44,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         metavar="SPEC",
         help="server to test: builtin, nbdkit, qemu-nbd, nbd-server, qemu-storage-daemon, an NBD URI, "
-        "'stdio: COMMAND', 'activation: COMMAND', 'listen: COMMAND with {unix} or {port}', or a profile FILE.toml. "
-        "Repeatable.",
+        "'stdio: COMMAND', 'activation: COMMAND', 'listen: COMMAND with {unix}, {port} or {vsock}', or a profile "
+        "FILE.toml. Repeatable.",
     )
     group.addoption(
         "--nbd-client",

@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
-from nbdtest.conformance import ServerTarget, each_check, requirement, run_check
+from nbdtest.conformance import Capability, ServerTarget, each_check, requirement, run_check
 from nbdtest.fakeserver import Export, FakeServer, TLSMode
+from nbdtest.fakeserver.connection import LEFT_OPEN
 from nbdtest.fakeserver.contexts import Allocation
 from nbdtest.fakeserver.mutants import MUTANTS
+from nbdtest.fixtures.parsing import parse_server
 from nbdtest.fixtures.pki import PKIMaterial, PSKMaterial
+from nbdtest.fixtures.sources import open_source
 from nbdtest.net.clock import Deadline
 from nbdtest.net.stream import Stream
 from nbdtest.net.tls import ClientCredentials, TLSContext, client_context, server_context, start_tls
@@ -27,8 +30,6 @@ CHECKS = {id: item for id, item in ALL.items() if item.family in FAMILIES}
 MADE_ELSEWHERE = ("starttls.answered-twice", "starttls.data-left", "tls.leaving-spins", "tls.shutdown-truncates")
 """Mutants that need no credentials, or a process of their own."""
 OURS = {n: made for n, made in MUTANTS.items() if n.partition(".")[0] in FAMILIES and n not in MADE_ELSEWHERE}
-KINDS = {"tls.stale-certificates": "mutual"}
-"""Mutants whose bug is not about keys."""
 COMPLAINS = (Outcome.FAILED, Outcome.WARNED, Outcome.ERROR)
 
 Kit = Callable[[str], tuple[TLSContext, ClientCredentials]]
@@ -107,10 +108,20 @@ def test_every_check_runs_in_one_of_the_modes(kit: Kit) -> None:
     assert skipped == {"tls.hidden-exports-stay-hidden"}
 
 
+def test_a_connection_is_given_up_without_a_word_of_tls(kit: Kit) -> None:
+    with target_of(kit("psk"), TLSMode.REQUIRED) as target:
+        assert target.has(Capability.FORCED_TLS)
+        with target.peer.transmitting():
+            pass
+        assert isinstance(target.source, WithTLS)
+        target.source.server.stop()
+        assert LEFT_OPEN in [record.summary for record in target.source.server.journal.transcript()]
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_a_bug_is_seen_by_the_checks_named_for_it(name: str, kit: Kit) -> None:
     made = OURS[name]
-    with target_of(kit(KINDS.get(name, "psk")), TLSMode.SELECTIVE, made.apply) as target:
+    with target_of(kit("mutual" if made.certificates else "psk"), TLSMode.SELECTIVE, made.apply) as target:
         results = {id: run_check(ALL[id], target) for id in made.checks}
     silent = {id: result for id, result in results.items() if result.outcome not in (Outcome.FAILED, Outcome.WARNED)}
     assert {id: f"{result.outcome}: {result.message}" for id, result in silent.items()} == {}
@@ -119,9 +130,17 @@ def test_a_bug_is_seen_by_the_checks_named_for_it(name: str, kit: Kit) -> None:
 @pytest.mark.parametrize("name", [name for name, made in OURS.items() if not made.spoils])
 def test_a_bug_is_not_seen_by_the_other_checks_of_tls(name: str, kit: Kit) -> None:
     made = OURS[name]
-    with target_of(kit(KINDS.get(name, "psk")), TLSMode.SELECTIVE, made.apply) as target:
+    with target_of(kit("mutual" if made.certificates else "psk"), TLSMode.SELECTIVE, made.apply) as target:
         results = {id: run_check(item, target) for id, item in CHECKS.items() if id not in made.checks}
     assert {id: result.message for id, result in results.items() if result.outcome in COMPLAINS} == {}
+
+
+@pytest.mark.parametrize("name", [name for name, made in OURS.items() if made.certificates])
+def test_a_bug_about_certificates_is_seen_in_a_process_of_its_own(name: str) -> None:
+    with open_source(parse_server(f"builtin:{name}")) as source:
+        target = ServerTarget(source)
+        outcomes = {id: run_check(ALL[id], target).outcome for id in OURS[name].checks}
+    assert set(outcomes.values()) == {Outcome.FAILED}
 
 
 def test_every_check_has_a_bug_that_it_sees() -> None:

@@ -1,7 +1,7 @@
 """Real clients on the correct server, each doing all it can; none of them may be seen to break a rule.
 
-Every client is run in each release that is there: that of this machine, and the one whose root folder NBDTEST_TRIXIE
-names (entering it takes root). Where it makes sense, nbdkit serves the same, and both runs have to say the same.
+Every client is run in each release that is there. Where it makes sense, nbdkit serves the same, and both runs have to
+say the same.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import subprocess
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,57 +23,11 @@ from nbdtest.fakeserver import Allocation, BlockSizes, DirtyBitmap, Export, Fake
 from nbdtest.model import MemoryDisk
 from nbdtest.net.sockets import unused_tcp_port
 from nbdtest.wire import Cmd, Sender
+from tests.releases import RELEASES, Release, every_release
 
 pytestmark = pytest.mark.interop
 
 SIZE = 8 << 20
-PACKAGES = {
-    "nbdinfo": "libnbd-bin",
-    "nbdcopy": "libnbd-bin",
-    "qemu-io": "qemu-utils",
-    "qemu-img": "qemu-utils",
-    "fio": "fio",
-    "nbd-client": "nbd-client",
-    "nbdkit": "nbdkit",
-    "python3": "python3-libnbd",
-}
-
-
-@dataclass(frozen=True)
-class Release:
-    """A Debian whose clients can be run; `root` is "" for this machine's own."""
-
-    name: str
-    root: str = ""
-
-    def run(self, *words: str, status: int = 0) -> str:
-        """Run a client, and give what it printed.
-
-        A client that is not installed fails the test: it says what to install.
-        """
-        program = self.find(words[0])
-        command = ["chroot", self.root, program, *words[1:]] if self.root else [program, *words[1:]]
-        # Without the command `file` nbdinfo prints memory that it has not set.
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
-        assert done.returncode == status, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-    def find(self, program: str) -> str:
-        folders = ("/usr/bin", "/usr/sbin", "/bin", "/sbin")
-        for folder in folders:
-            if os.access(f"{self.root}{folder}/{program}", os.X_OK):
-                return f"{folder}/{program}"
-        elsewhere = None if self.root else shutil.which(program)
-        if elsewhere is not None:
-            return elsewhere
-        pytest.fail(f"{program} is not installed in {self.root or '/'}: apt install {PACKAGES[program]}")
-
-
-RELEASES = [Release("here")]
-if trixie := os.environ.get("NBDTEST_TRIXIE"):
-    RELEASES.append(Release("trixie", trixie))
-
-every_release = pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.name)
 
 
 @pytest.fixture
@@ -98,12 +51,12 @@ def nbdkit(content: bytes, folder: Path) -> Iterator[str]:
     image = folder / "disk.img"
     image.write_bytes(content)
     port = unused_tcp_port()
-    command = [RELEASES[0].find("nbdkit"), "-f", "-i", "127.0.0.1", "-p", str(port), "file", str(image)]
+    command = RELEASES[0].command("nbdkit", "-f", "-i", "127.0.0.1", "-p", str(port), "file", str(image))
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         uri = f"nbd://127.0.0.1:{port}"
         try:
             script = "import nbd, sys, time\nfor _ in range(500):\n try: nbd.NBD().connect_uri(sys.argv[1]); break\n"
-            RELEASES[0].run("python3", "-c", script + " except nbd.Error: time.sleep(0.01)", uri)
+            RELEASES[0].output("python3", "-c", script + " except nbd.Error: time.sleep(0.01)", uri)
             yield uri
         finally:
             process.terminate()
@@ -183,9 +136,9 @@ LIBNBD = textwrap.dedent(
 @every_release
 def test_libnbd_gets_the_same_from_us_and_from_nbdkit(release: Release, content: bytes, tmp_path: Path) -> None:
     with serving(filled(content)) as server:
-        ours = json.loads(release.run("python3", "-c", LIBNBD, server.tcp_uri))
+        ours = json.loads(release.output("python3", "-c", LIBNBD, server.tcp_uri))
     with nbdkit(content, tmp_path) as uri:
-        theirs = json.loads(release.run("python3", "-c", LIBNBD, uri))
+        theirs = json.loads(release.output("python3", "-c", LIBNBD, uri))
     assert ours == theirs
     assert ours["size"] == SIZE
     assert commands(server.journal) >= set(Cmd) - {Cmd.RESIZE}
@@ -209,7 +162,7 @@ def test_libnbd_gets_the_same_from_us_and_from_nbdkit(release: Release, content:
 def test_libnbd_understands_every_older_server(release: Release, settings: dict[str, Any], content: bytes) -> None:
     script = "import nbd, sys; h = nbd.NBD(); h.connect_uri(sys.argv[1]); print(h.pread(512, 512).hex()); h.shutdown()"
     with serving(filled(content), **settings) as server:
-        assert release.run("python3", "-c", script, server.tcp_uri).strip() == content[512:1024].hex()
+        assert release.output("python3", "-c", script, server.tcp_uri).strip() == content[512:1024].hex()
 
 
 @every_release
@@ -221,22 +174,22 @@ def test_nbdinfo(release: Release) -> None:
         first.disk.write(0, bytes(65536))
         bitmap.written(0, 65536)
         port = server.port
-        told = json.loads(release.run("nbdinfo", "--json", f"nbd://127.0.0.1:{port}/first"))["exports"][0]
+        told = json.loads(release.output("nbdinfo", "--json", f"nbd://127.0.0.1:{port}/first"))["exports"][0]
         assert told["description"] == "the first"
         assert told["contexts"] == ["base:allocation", "qemu:dirty-bitmap:b0"]
         assert told["block_minimum" if "block_minimum" in told else "block_size_minimum"] == 512
         names = [
             each["export-name"]
-            for each in json.loads(release.run("nbdinfo", "--list", "--json", server.tcp_uri))["exports"]
+            for each in json.loads(release.output("nbdinfo", "--list", "--json", server.tcp_uri))["exports"]
         ]
         assert names == ["first", "second"]
         second = f"nbd://127.0.0.1:{port}/second"
-        assert release.run("nbdinfo", "--size", second).strip() == str(1 << 41)
-        release.run("nbdinfo", "--is", "rotational", second)
-        release.run("nbdinfo", "--is", "read-only", second)
-        lines = release.run("nbdinfo", "--map", f"nbd://127.0.0.1:{port}/first").splitlines()
+        assert release.output("nbdinfo", "--size", second).strip() == str(1 << 41)
+        release.output("nbdinfo", "--is", "rotational", second)
+        release.output("nbdinfo", "--is", "read-only", second)
+        lines = release.output("nbdinfo", "--map", f"nbd://127.0.0.1:{port}/first").splitlines()
         assert [line.split()[:3] for line in lines] == [["0", "65536", "0"], ["65536", str(SIZE - 65536), "3"]]
-        dirty = release.run("nbdinfo", "--map=qemu:dirty-bitmap:b0", f"nbd://127.0.0.1:{port}/first").splitlines()
+        dirty = release.output("nbdinfo", "--map=qemu:dirty-bitmap:b0", f"nbd://127.0.0.1:{port}/first").splitlines()
         assert [line.split()[:3] for line in dirty] == [["0", "65536", "1"], ["65536", str(SIZE - 65536), "0"]]
 
 
@@ -248,11 +201,11 @@ def test_nbdcopy_there_and_back(release: Release, content: bytes) -> None:
         (folder / "in").write_bytes(content)
         inside = f"/tmp/{folder.name}"
         with serving(Export(size=SIZE)) as server:
-            release.run("nbdcopy", "--connections=4", f"{inside}/in", server.tcp_uri)
+            release.output("nbdcopy", "--connections=4", f"{inside}/in", server.tcp_uri)
             assert server.disk.read(0, SIZE) == content
-            release.run("nbdcopy", "--requests=16", server.tcp_uri, f"{inside}/out")
+            release.output("nbdcopy", "--requests=16", server.tcp_uri, f"{inside}/out")
             assert (folder / "out").read_bytes() == content
-            release.run("nbdcopy", "--synchronous", server.tcp_uri, "null:")
+            release.output("nbdcopy", "--synchronous", server.tcp_uri, "null:")
     finally:
         shutil.rmtree(folder)
 
@@ -288,9 +241,9 @@ def without_times(told: str) -> list[str]:
 def test_qemu_io_says_the_same_of_us_and_of_nbdkit(release: Release, content: bytes, tmp_path: Path) -> None:
     words = ["qemu-io", "-f", "raw", *(word for each in QEMU_IO for word in ("-c", each))]
     with serving(filled(content), tolerate=QEMU_FORGETS_PAYLOAD_LEN) as server:
-        ours = without_times(release.run(*words, server.tcp_uri, status=1))
+        ours = without_times(release.output(*words, server.tcp_uri, status=1))
     with nbdkit(content, tmp_path) as uri:
-        theirs = without_times(release.run(*words, uri, status=1))
+        theirs = without_times(release.output(*words, uri, status=1))
     assert ours == theirs
     assert commands(server.journal) >= {Cmd.READ, Cmd.WRITE, Cmd.WRITE_ZEROES, Cmd.TRIM, Cmd.FLUSH, Cmd.DISC}
     assert uses_extended_headers(server.journal) == (release.name == "trixie")
@@ -299,15 +252,15 @@ def test_qemu_io_says_the_same_of_us_and_of_nbdkit(release: Release, content: by
 @every_release
 def test_qemu_img(release: Release, content: bytes) -> None:
     with serving(filled(content)) as server, serving(Export(size=SIZE), tolerate=QEMU_FORGETS_PAYLOAD_LEN) as copy:
-        assert json.loads(release.run("qemu-img", "info", "--output=json", server.tcp_uri))["virtual-size"] == SIZE
-        told = json.loads(release.run("qemu-img", "map", "-f", "raw", "--output=json", server.tcp_uri))
+        assert json.loads(release.output("qemu-img", "info", "--output=json", server.tcp_uri))["virtual-size"] == SIZE
+        told = json.loads(release.output("qemu-img", "map", "-f", "raw", "--output=json", server.tcp_uri))
         assert [(each["start"], each["length"], each["zero"]) for each in told] == [
             (at << 20, 1 << 20, at % 2 == 1) for at in range(SIZE >> 20)
         ]
-        release.run("qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", server.tcp_uri, copy.tcp_uri)
+        release.output("qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", server.tcp_uri, copy.tcp_uri)
         assert copy.disk.read(0, SIZE) == content
-        release.run("qemu-img", "compare", "-f", "raw", "-F", "raw", server.tcp_uri, copy.tcp_uri)
-        release.run("qemu-img", "bench", "-f", "raw", "-c", "500", "-d", "16", "-s", "4096", server.tcp_uri)
+        release.output("qemu-img", "compare", "-f", "raw", "-F", "raw", server.tcp_uri, copy.tcp_uri)
+        release.output("qemu-img", "bench", "-f", "raw", "-c", "500", "-d", "16", "-s", "4096", server.tcp_uri)
 
 
 @every_release
@@ -316,14 +269,14 @@ def test_qemu_img_reads_a_dirty_bitmap(release: Release) -> None:
     with serving(Export("disk", size=SIZE, contexts=(Allocation(), bitmap))) as server:
         bitmap.written(1 << 20, 65536)
         options = f"driver=nbd,host=127.0.0.1,port={server.port},export=disk,x-dirty-bitmap=qemu:dirty-bitmap:b0"
-        told = json.loads(release.run("qemu-img", "map", "--image-opts", "--output=json", options))
+        told = json.loads(release.output("qemu-img", "map", "--image-opts", "--output=json", options))
         # What is dirty is shown as not present, by this debugging aid of QEMU.
         assert [(each["start"], each["length"]) for each in told if not each["data"]] == [(1 << 20, 65536)]
 
 
 def test_fio_verifies_what_it_wrote() -> None:
     with serving(Export(size=SIZE), tolerate=FIO_JUST_LEAVES) as server:
-        told = RELEASES[0].run(
+        told = RELEASES[0].output(
             "fio",
             *("--name=job", "--ioengine=nbd", f"--uri={server.uri}", f"--size={SIZE}", "--rw=randrw"),
             *("--bs=4k", "--iodepth=16", "--verify=crc32c", "--verify_state_save=0", "--output-format=json"),
@@ -335,5 +288,5 @@ def test_fio_verifies_what_it_wrote() -> None:
 @every_release
 def test_nbd_client_lists(release: Release) -> None:
     with serving(Export("one", size=512), Export("two", size=512, description="second")) as server:
-        told = release.run("nbd-client", "-l", "127.0.0.1", str(server.port))
+        told = release.output("nbd-client", "-l", "127.0.0.1", str(server.port))
         assert re.findall(r"^(?:one|two)", told, re.MULTILINE) == ["one", "two"]

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.interop_tls.peers import RELEASES, Place, place_in
+from tests.interop_tls.peers import Place, place_in
+from tests.releases import RELEASES
 
 
 @pytest.fixture(scope="module", params=RELEASES, ids=lambda release: release.name)

@@ -1,11 +1,5 @@
-"""How to start the TLS servers and clients of others: on this machine, and in the root folder that NBDTEST_TRIXIE
-names.
+"""How to start the TLS servers and clients of others, each release's in a place that it can see."""
 
-A folder of another release takes root, for chroot.
-"""
-
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,12 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from nbdtest.fixtures import foreground
 from nbdtest.fixtures.pki import PKIMaterial, PSKMaterial, make_pki, make_psk
 from nbdtest.net.addresses import UnixAddress
 from nbdtest.net.process import Process, start_listening
+from tests.releases import Release
 
 SIZE = 1 << 20
 
@@ -33,31 +26,6 @@ _NBD_SERVER = """\
 [disk]
  exportname = {disk}
 """
-
-
-@dataclass(frozen=True)
-class Release:
-    """A system whose programs are used: `root` is "" for this machine's own."""
-
-    name: str
-    root: str
-
-    def command(self, *words: str) -> list[str]:
-        """The command line that runs these words there."""
-        return ["chroot", self.root, *words] if self.root else list(words)
-
-    def inside(self, path: Path) -> str:
-        """What the programs there call a path of ours."""
-        return "/" + str(path.relative_to(self.root)) if self.root else str(path)
-
-    def has(self, program: str) -> bool:
-        """Whether the program is installed there."""
-        return shutil.which(program, path=f"{self.root}/usr/bin:{self.root}/bin") is not None
-
-
-RELEASES = [Release("here", "")]
-if os.environ.get("NBDTEST_TRIXIE"):
-    RELEASES.append(Release("trixie", os.environ["NBDTEST_TRIXIE"]))
 
 
 @dataclass(frozen=True)
@@ -77,16 +45,14 @@ class Place:
     def socket(self) -> Path:
         return self.directory / "socket"
 
+    @property
+    def copy(self) -> Path:
+        """Where clients that copy the export put it."""
+        return self.directory / "copy.img"
+
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a program of the release to its end."""
-        argv = self.release.command(*words)
-        # nbdinfo prints memory that it has not set where the command `file` is not installed.
-        return subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=60, check=False)
-
-    def require(self, program: str) -> None:
-        """Skip the test if the release lacks the program."""
-        if not self.release.has(program):
-            pytest.skip(f"{program} is not installed ({self.release.name})")
+        return self.release.run(*words)
 
 
 @contextmanager
@@ -107,7 +73,6 @@ def start_server(place: Place, program: str, auth: str) -> Process:
 
     `auth` is "psk", "x509", or "mutual": x509 with a certificate demanded of the client.
     """
-    place.require(program)
     inside = place.release.inside
     pki, keys = inside(place.pki.directory), inside(place.psk.file)
     argv = {"nbdkit": _nbdkit, "qemu-nbd": _qemu_nbd, "nbd-server": _nbd_server}[program](place, auth, pki, keys)

@@ -21,6 +21,7 @@ from nbdtest.net.sockets import (
     listen,
     stream_pair,
     unused_tcp_port,
+    unused_vsock_port,
     vsock_available,
 )
 
@@ -261,6 +262,8 @@ def test_a_kernel_without_vsock(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "socket", refuse)
     assert not vsock_available(CID_ANY)
+    with pytest.raises(UsageError, match="modprobe vsock_loopback"):
+        unused_vsock_port()
     with pytest.raises(UsageError, match="cannot listen at vsock:1:7: Address family not supported"):
         listen(VsockAddress(CID_LOCAL, 7))
     with pytest.raises(CannotConnect, match="Address family not supported") as caught:

@@ -13,6 +13,7 @@ from nbdtest.net.tls import (
     Side,
     TLSBroken,
     TLSClosed,
+    TLSPipe,
     TLSTruncated,
     VersionRange,
     client_context,
@@ -428,6 +429,20 @@ def test_session_tickets_only_when_asked_for(tickets: int, nbd_pki: PKIMaterial,
     assert (wire.server.pending_to_send > 0) == (tickets > 0)
     wire.carry(wire.server, wire.client)
     assert read(wire.client) == b""
+
+
+@versions
+def test_a_session_is_resumed(versions: VersionRange, name: str, nbd_pki: PKIMaterial, nbd_psk: PSKMaterial) -> None:
+    wire = wire_of("mutual", nbd_pki, nbd_psk, versions, tickets=2)
+    wire.shake_hands()
+    assert read(wire.client) == b""  # takes in the tickets
+    assert (wire.client.resumed, wire.server.resumed) == (False, False)
+    again = wire_of("mutual", nbd_pki, nbd_psk, versions)
+    again.client = TLSPipe(wire.client.context, session=wire.client.session)
+    again.server = TLSPipe(wire.server.context)
+    again.shake_hands()
+    assert (again.client.resumed, again.server.resumed) == (True, True)
+    assert again.server.version == name
 
 
 def test_reading_and_writing_before_the_handshake_is_our_mistake(nbd_pki: PKIMaterial) -> None:

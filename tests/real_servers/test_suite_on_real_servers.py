@@ -12,21 +12,21 @@ from pathlib import Path
 import pytest
 
 from nbdtest.fixtures.presets import PRESETS
-from tests.real_servers.releases import RELEASES, Release
+from tests.releases import Release, every_release
 
 pytestmark = pytest.mark.interop
 
-PROGRAM_OF = {spec: spec.partition(":")[0] for spec in PRESETS}
+NBDKIT = "listen: nbdkit -f -U {unix} --tls=require"
+OVER_TLS = (f"{NBDKIT} --tls-psk={{psk}} memory 16M", f"{NBDKIT} --tls-certificates={{pki}} memory 16M")
+"""As docs/tls.md has it."""
 REQUIRED = {"nbdkit", "qemu-nbd", "nbd-server"}
 
 
 def report_on(spec: str, release: Release, directory: Path) -> dict[str, object]:
-    """Run the suite on a preset of this release, and return the JSON report."""
+    """Run the suite on a server of this release, and return the JSON report."""
     path = directory / "report.json"
-    wrappers = directory / "bin"
-    wrappers.mkdir()
     command = [sys.executable, "-m", "nbdtest", "check", spec, "--expect", "packaged", "--report", str(path)]
-    environment = os.environ | {"PATH": release.path(wrappers)}
+    environment = os.environ | {"PATH": release.search_path(directory / "bin")}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert run.returncode in (0, 1), run.stdout + run.stderr
     report: dict[str, object] = json.loads(path.read_text())
@@ -40,15 +40,18 @@ def is_surprise(result: dict[str, str | bool]) -> bool:
     return (complained or bool(result["unexpected_pass"])) and not killed
 
 
-@pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.name)
-@pytest.mark.parametrize("spec", PRESETS)
+@every_release
+@pytest.mark.parametrize("spec", [*PRESETS, *OVER_TLS])
 def test_every_complaint_is_foreseen(spec: str, release: Release, tmp_path: Path) -> None:
-    program = PROGRAM_OF[spec]
-    if not release.has(program):
-        assert program not in REQUIRED, f"{program} is not installed: apt install {PRESETS[spec].package}"
+    program = "nbdkit" if spec in OVER_TLS else spec.partition(":")[0]
+    if program not in REQUIRED and release.find(program) is None:
         pytest.skip(f"{program} is not installed ({release.name})")
+    release.command(program)
     report = report_on(spec, release, tmp_path)
     results = report["results"]
     assert isinstance(results, list)
-    assert [result["outcome"] for result in results].count("passed") > 50
+    outcomes = {result["check"]: result["outcome"] for result in results}
+    assert list(outcomes.values()).count("passed") > 50
+    if spec.endswith((":psk", ":x509")) or spec in OVER_TLS:
+        assert outcomes["tls.handshake-follows"] == "passed"
     assert [f"{result['check']}: {result['message']}" for result in results if is_surprise(result)] == []

@@ -126,7 +126,7 @@ SINGLE_BYTES = probe_of(
     _nothing,
     proves="TLS-027",
     legal=True,
-    ending=Ending.ANY,
+    ending=Ending.SUCCESS,
     needs=TLS,
     export={"size": 64 << 10},  # every byte costs a record
     settings={"tls_quirks": TLSQuirks(single_byte_records=True)},
@@ -204,6 +204,14 @@ def _versions(version: ssl.TLSVersion) -> Mapping[str, Any]:
 
 VERSIONS = (
     row(
+        "session-tickets",
+        "Session tickets, which a server may send behind a TLS 1.3 handshake, are nothing of NBD's.",
+        ["TLS-071"],
+        ending=Ending.SUCCESS,
+        tls_mode=TLSMode.REQUIRED,
+        tls_quirks=TLSQuirks(tickets=2),
+    ),
+    row(
         "version-1-2",
         "TLS 1.2 is supported.",
         ["TLS-070"],
@@ -233,7 +241,7 @@ def bad_certificate(flaw: str, doc: str) -> Check:
     )
     def run(t: ClientTarget) -> None:
         if t.source.flawed_tls(flaw) is None:
-            raise NotApplicable("the command is not given certificates")
+            raise NotApplicable("the command is not given certificates, or not the host that they are for")
         seen = t.probe(_nothing, legal=False, flaw=flaw, tls_mode=TLSMode.REQUIRED)
         _silent(t, seen)
         expect_ending(t, seen, Ending.FAILURE)

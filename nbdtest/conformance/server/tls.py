@@ -30,17 +30,19 @@ from nbdtest.conformance.tls_probe import (
     HANDSHAKE_RECORD,
     client_hello,
     expect_goodbye,
+    expect_no_option_reply,
+    known_key,
     protect,
     shake_hands,
     starting_tls,
+    takes_key,
     under_tls,
     unwanted_clients,
     wrong_credentials,
 )
 from nbdtest.conformance.verdict import NotApplicable
-from nbdtest.net.tls import ClientCredentials, TLSFailure, TLSStream, VersionRange
+from nbdtest.net.tls import ClientCredentials, TLSFailure, TLSPipe, TLSStream, VersionRange
 from nbdtest.wire import (
-    OPTION_REPLY_MAGIC,
     Errno,
     ExportName,
     Opt,
@@ -146,7 +148,7 @@ def clear_inside_tls_is_not_served(t: ServerTarget) -> None:
         assert isinstance(nego.peer.stream, TLSStream)
         nego.peer.stream = nego.peer.stream.lower
         nego.send_option(UNKNOWN_OPTION)
-        _expect_no_option_reply(nego.peer.receive_to_end(), "an option in clear inside TLS")
+        expect_no_option_reply(nego.peer.receive_to_end(), "an option in clear inside TLS")
 
 
 @check("tls.no-way-back", proves=["TLS-028"], needs=[LAYER], legal=False)
@@ -156,7 +158,7 @@ def no_way_back(t: ServerTarget) -> None:
         assert isinstance(nego.peer.stream, TLSStream)
         nego.peer.stream = nego.peer.stream.close_session()
         nego.send_option(UNKNOWN_OPTION)
-        _expect_no_option_reply(nego.peer.receive_to_end(), "an option in clear after close_notify")
+        expect_no_option_reply(nego.peer.receive_to_end(), "an option in clear after close_notify")
 
 
 # Refusals
@@ -168,7 +170,7 @@ def failed_handshake_ends_the_session(t: ServerTarget) -> None:
     with starting_tls(t) as nego:
         # A handshake record with a message of type 99, which has never been assigned
         nego.peer.send(b"\x16\x03\x01\x00\x04\x63\x00\x00\x00", summary="a TLS handshake message that does not exist")
-        _expect_no_option_reply(nego.peer.receive_to_end(), "a handshake message that does not exist")
+        expect_no_option_reply(nego.peer.receive_to_end(), "a handshake message that does not exist")
 
 
 @check("tls.wrong-credentials-end-the-session", proves=["TLS-030"], needs=[LAYER], legal=True, hostile=True)
@@ -188,6 +190,24 @@ def client_certificates_are_checked(t: ServerTarget) -> None:
         expect(turned_away, f"with {what} the TLS handshake succeeds", "a failure")
 
 
+@check("tls.empty-key-is-refused", proves=["TLS-030"], needs=[LAYER], legal=False, hostile=True)
+def empty_key_is_refused(t: ServerTarget) -> None:
+    """A client that proves the empty key is not let in, whether its identity is known or not."""
+    identity, _ = known_key(t)
+    for what, claimed in (("a known identity", identity), ("an unknown identity", b"nbdtest-nobody")):
+        taken = takes_key(t, f"the empty key of {what}", claimed, b"")
+        expect(not taken, f"the empty key of {what} is accepted", "the end of the connection")
+
+
+@check("tls.long-identity-is-refused", proves=["TLS-030"], needs=[LAYER], legal=False, hostile=True)
+def long_identity_is_refused(t: ServerTarget) -> None:
+    """An identity that goes on after a known one, to 300 or 60000 bytes, is not let in with the known one's key."""
+    identity, key = known_key(t)
+    for length in (300, 60_000):
+        taken = takes_key(t, f"an identity of {length} bytes", identity.ljust(length, b"x"), key)
+        expect(not taken, f"an identity of {length} bytes is accepted", "the end of the connection")
+
+
 def _is_turned_away(t: ServerTarget, what: str, credentials: ClientCredentials) -> bool:
     """Whether the handshake fails and the connection ends; complain if it goes on in clear."""
     with starting_tls(t) as nego:
@@ -196,7 +216,7 @@ def _is_turned_away(t: ServerTarget, what: str, credentials: ClientCredentials) 
                 return nego.peer.is_ended()
             except TLSFailure:
                 return True
-        _expect_no_option_reply(nego.peer.receive_to_end(), f"a handshake with {what}")
+        expect_no_option_reply(nego.peer.receive_to_end(), f"a handshake with {what}")
         return True
 
 
@@ -238,6 +258,24 @@ def forgets_contexts(t: ServerTarget) -> None:
         reply = session.block_status(0, t.unit)
         expect_error(reply, Errno.EINVAL, requirement="OPT-062", value="META-008")
         expect_in_step(session)
+
+
+@check("tls.returning-client-is-served", proves=["TLS-026", "OPT-062"], needs=[LAYER], legal=True)
+def returning_client_is_served(t: ServerTarget) -> None:
+    """A client that offers to resume an earlier TLS session is served, resumed or not, and has to negotiate anew."""
+    for versions in (TLS12, TLS13):
+        with starting_tls(t) as nego:
+            if shake_hands(t, nego, versions=versions):
+                continue  # whether it has to be supported is another check's business
+            nego.option(Opt.STRUCTURED_REPLY)
+            earlier = _pipe_of(t.peer.begin_transmission(nego, t.export))
+        with starting_tls(t) as nego:
+            protect(t, nego, earlier=earlier)
+            expect_in_step(nego)
+            session = t.peer.begin_transmission(nego, t.export)
+            expect_equal(session.read(0, t.unit).kind, "simple", "the kind of reply to a client that has returned")
+            if _pipe_of(session).resumed:
+                t.remark(f"{_pipe_of(session).version} sessions are resumed")
 
 
 # Versions
@@ -346,10 +384,10 @@ def _protected_exports(t: ServerTarget) -> list[str]:
     return found
 
 
+def _pipe_of(session: Session) -> TLSPipe:
+    assert isinstance(session.peer.stream, TLSStream)
+    return session.peer.stream.pipe
+
+
 def _requires_tls(answer: Answer) -> bool:
     return answer.final.type == Rep.ERR_TLS_REQD
-
-
-def _expect_no_option_reply(seen: bytes, after: str) -> None:
-    served = OPTION_REPLY_MAGIC.to_bytes(8, "big") in seen
-    expect(not served, f"after {after} there comes an option reply in clear", "the end of the connection")

@@ -16,6 +16,8 @@ from nbdtest.fakeserver.rules import Moment
 from nbdtest.fakeserver.server import FakeServer
 from nbdtest.fakeserver.tls import TLSQuirks
 from nbdtest.net.tls import ServerCredentials, ServerPSK, ServerX509, VersionRange
+from nbdtest.net.tls.credentials import IDENTITY_LIMIT
+from nbdtest.net.tls.key_offer import KeyOffer
 from nbdtest.wire import ClientFlags, Opt, Option, OptionReply, Rep
 
 __all__: list[str] = []
@@ -380,7 +382,37 @@ def unknown_identity(server: FakeServer) -> None:
     server.change_credentials(for_anybody)
 
 
-@mutant("tls.stale-certificates", breaks=["TLS-030"], checks=["tls.client-certificates-are-checked"])
+@mutant("tls.identity-cut", breaks=["TLS-030"], checks=["tls.long-identity-is-refused"])
+def identity_cut(server: FakeServer) -> None:
+    """An identity of more than 255 bytes is taken for the known one that it begins with."""
+    known: dict[bytes, bytes] = {}
+
+    def note(credentials: ServerCredentials) -> ServerCredentials:
+        if isinstance(credentials, ServerPSK):
+            known.update({user.encode(): key for user, key in credentials.keys.items()})
+        return credentials
+
+    def is_known(offer: KeyOffer) -> bool:
+        begun = [key for user, key in known.items() if offer.identity.startswith(user)]
+        return len(offer.identity) > IDENTITY_LIMIT and any(map(offer.proves, begun))
+
+    server.change_credentials(note)
+    server.configure(tls_mode=TLSMode.REQUIRED, tls_quirks=TLSQuirks(greets=is_known))
+
+
+@mutant("tls.empty-key", breaks=["TLS-030"], checks=["tls.empty-key-is-refused"])
+def empty_key(server: FakeServer) -> None:
+    """Whoever has no key is let in if he proves the empty one."""
+    server.configure(tls_mode=TLSMode.REQUIRED, tls_quirks=TLSQuirks(greets=lambda offer: offer.proves(b"")))
+
+
+@mutant("tls.hangs-up-on-return", breaks=["TLS-026"], checks=["tls.returning-client-is-served"], certificates=True)
+def hangs_up_on_return(server: FakeServer) -> None:
+    """Sessions can be resumed, but the connections of those who do it are cut."""
+    server.configure(tls_mode=TLSMode.REQUIRED, tls_quirks=TLSQuirks(hangs_up_on_return=True))
+
+
+@mutant("tls.stale-certificates", breaks=["TLS-030"], checks=["tls.client-certificates-are-checked"], certificates=True)
 def stale_certificates(server: FakeServer) -> None:
     """Clients have to show a certificate, but it may have expired."""
     server.configure(tls_mode=TLSMode.REQUIRED)

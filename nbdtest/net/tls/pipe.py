@@ -39,9 +39,12 @@ _Failure: TypeAlias = HandshakeFailed | TLSBroken | TLSClosed | TLSTruncated
 
 
 class TLSPipe:
-    """A TLS session of one connection. Not for two threads at once."""
+    """A TLS session of one connection. Not for two threads at once.
 
-    def __init__(self, context: TLSContext) -> None:
+    A client that hands in an earlier `session`, of a connection with the same context, offers to resume it.
+    """
+
+    def __init__(self, context: TLSContext, *, session: ssl.SSLSession | None = None) -> None:
         self.context = context
         # A list instead of a method of ours: the callback must not refer to this pipe, because the way back (SSLObject,
         # SSLContext, callback) leads through C, where the garbage collector sees no cycle.
@@ -53,6 +56,7 @@ class TLSPipe:
             self._outgoing,
             server_side=context.side is Side.SERVER,
             server_hostname=context.server_hostname,
+            session=session,
         )
         self._established = False
         self._version = ""
@@ -84,6 +88,17 @@ class TLSPipe:
     def peer_certificate(self) -> bytes | None:
         """The peer's certificate in DER, verified or not; None if it sent none."""
         return self._certificate
+
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        """What a later connection can be resumed from. In TLS 1.3 a ticket makes it one, which comes with the first
+        data."""
+        return self._ssl.session
+
+    @property
+    def resumed(self) -> bool:
+        """Whether an earlier session was resumed."""
+        return bool(self._ssl.session_reused)
 
     @property
     def psk_identity(self) -> str:

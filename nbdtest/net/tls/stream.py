@@ -3,6 +3,7 @@
 The session is a `TLSPipe`; this only moves its ciphertext through the stream below and waits where the pipe cannot.
 """
 
+import ssl
 from contextlib import suppress
 
 from nbdtest.errors import Disconnected, TransportError
@@ -126,16 +127,22 @@ class TLSStream(Stream):
 
 
 def start_tls(
-    lower: Stream, context: TLSContext, deadline: Deadline | None = None, *, received: bytes = b""
+    lower: Stream,
+    context: TLSContext,
+    deadline: Deadline | None = None,
+    *,
+    received: bytes = b"",
+    session: ssl.SSLSession | None = None,
 ) -> TLSStream:
-    """Do the handshake and return the encrypted stream. `received` is what has been read of the peer's part already.
+    """Do the handshake and return the encrypted stream. `received` is what has been read of the peer's part already,
+    `session` an earlier one that a client offers to resume.
 
     Raises:
         HandshakeFailed: no session came about; the alert has been sent, and `lower` is left for the caller to close.
         TimedOut: the peer does not take part.
     """
     deadline = deadline or Deadline(lower.timeout_s)
-    pipe = TLSPipe(context)
+    pipe = TLSPipe(context, session=session)
     pipe.feed(received)
     buffer = memoryview(bytearray(PIECE))
     while True:

@@ -93,7 +93,12 @@ class Talking:
             return data
         if self.does("crashes at a header in several records") and isinstance(self.stream, TLSStream):
             return self._record_by_record(self.stream, count)
-        return self.stream.receive_exact(count)
+        data = self.stream.receive_exact(count)
+        if self.does("crashes at a session ticket") and isinstance(self.stream, TLSStream):
+            session = self.stream.pipe.session
+            if session is not None and session.has_ticket:
+                self.odd("a session ticket")
+        return data
 
     def _record_by_record(self, stream: TLSStream, count: int) -> bytes:
         data = bytearray(count)

@@ -33,6 +33,7 @@ MUTANTS = {
         "client-tls.plaintext-in-session",
     ),
     "crashes at a header in several records": ("client-tls.single-byte-records",),
+    "crashes at a session ticket": ("client-tls.session-tickets",),
     "does not close TLS": ("client-tls.closed-after-abort", "client-tls.closed-at-the-end"),
     "knows only TLS 1.2": ("client-tls.version-1-3",),
     "knows only TLS 1.3": ("client-tls.version-1-2",),

@@ -190,6 +190,25 @@ def test_the_suite_takes_a_vsock_uri(fake: FakeServer, port: int) -> None:
     assert "1048576" in done.stdout.replace(",", "")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [f"{sys.executable} -m nbdtest serve --size 1M --vsock {{vsock}}", "nbdkit -f --vsock -p {vsock} memory 1M"],
+)
+def test_the_suite_starts_servers_that_listen_on_vsock(command: str) -> None:
+    check = [
+        sys.executable,
+        "-m",
+        "nbdtest",
+        "check",
+        f"listen: {command}",
+        "--checks",
+        "option.abort-is-acknowledged,write.stores",
+    ]
+    done = subprocess.run(check, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
+
+
 def test_the_kernel_does_not_take_vsock_and_the_error_says_what_would_do(
     fake: FakeServer, port: int, index: int
 ) -> None:
