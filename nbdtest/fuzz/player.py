@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 
 from nbdtest.conformance.capability import Capability
 from nbdtest.conformance.negotiation import Negotiation
+from nbdtest.conformance.openings import receive_greeting
+from nbdtest.conformance.peer import Peer
 from nbdtest.conformance.session import Session
 from nbdtest.conformance.target import ServerTarget
 from nbdtest.conformance.verdict import Complaint, Hangup, NotApplicable
@@ -22,15 +24,18 @@ from nbdtest.fuzz.exchange import Exchange, Log
 from nbdtest.fuzz.ground import CHANGING, Ground, Law, survey
 from nbdtest.fuzz.judge import Judge
 from nbdtest.fuzz.problem import SANITIZER_WORDS, Kind, Problem, Trouble
+from nbdtest.fuzz.rote import Resumed, Rote
 from nbdtest.fuzz.script import Hostile, Leave, Mode, Opening, Script, Send, Way
 from nbdtest.fuzz.shadow import Shadow
 from nbdtest.fuzz.waves import waves
 from nbdtest.net.clock import Deadline
+from nbdtest.net.stream import SocketStream, Stream
 from nbdtest.wire import (
     ClientFlag,
     Cmd,
     ExtendedReplyHeader,
     ExtendedRequest,
+    OldstyleGreeting,
     Opt,
     Record,
     Request,
@@ -84,6 +89,7 @@ class Player:
         self._etiquette = Etiquette(target.export, self.ground.size, names_matter=names_matter)
         self.coverage = Coverage()
         self.known: set[tuple[str, str, str]] = set()
+        self._rotes: dict[Opening, Rote] = {}
         self._shift = 0
         self.transcript = Transcript()
         """The last session that was played with `record`."""
@@ -142,7 +148,7 @@ class Player:
                 self._knock(step.data)
                 continue
             if step.on not in lines:
-                lines[step.on] = self._open(script.openings[step.on], stack)
+                lines[step.on] = self._open(script.openings[step.on], stack, by_rote=logs is None)
                 if logs is not None and (line := lines[step.on]) is not None:
                     line.exchange.log = []
                     logs.append(line.exchange.log)
@@ -172,22 +178,53 @@ class Player:
                 self._leave(line, Way.DISC)
         return None
 
-    def _open(self, opening: Opening, stack: ExitStack) -> _Line:
+    def _open(self, opening: Opening, stack: ExitStack, *, by_rote: bool) -> _Line:
+        by_rote = by_rote and not opening.options and not opening.slowly
         try:
-            return self._shake_hands(opening, stack)
+            if by_rote and (rote := self._rotes.get(opening)) is not None:
+                return self._repeat(rote, opening, stack)
+            session = self._shake_hands(opening, stack)
+            if by_rote and type(session.peer.stream) is SocketStream:  # TLS is another every time
+                mine = (record for record in self.target.transcript if record.connection == session.peer.number)
+                self._rotes[opening] = Rote(session, mine)
+            return self._line(session.peer.stream, Mode(session.mode), session.flags, session.contexts)
         except Hangup:
             if any(map(may_be_left, opening.options)):
                 raise _Tolerated from None  # TERM-034
             raise
 
-    def _shake_hands(self, opening: Opening, stack: ExitStack) -> _Line:
+    def _repeat(self, rote: Rote, opening: Opening, stack: ExitStack) -> _Line:
+        """Shake hands by rote, and as usual from the first answer that is another than before."""
+        target = self.target
+        peer = target.peer.open()
+        stream = peer.stream
+        assert isinstance(stream, SocketStream), "it was one when the handshake was learned"
+        resumed = rote.repeat(stream, target.timeout_s)
+        if resumed is None:
+            return self._line(stream, Mode(rote.mode), rote.flags, rote.contexts)
+        del self._rotes[opening]
+        peer.stream = resumed
+        session = self._shake_hands(opening, stack, peer)
+        return self._line(resumed, Mode(session.mode), session.flags, session.contexts)
+
+    def _line(self, stream: Stream, mode: Mode, flags: TransmissionFlag, contexts: dict[str, int]) -> _Line:
+        leftover = stream.unread if isinstance(stream, Resumed) else b""
+        exchange = Exchange(stream, mode, timeout_s=self.target.timeout_s, leftover=leftover)
+        law = Law(self.ground, flags, contexts=bool(contexts))
+        return _Line(exchange, Judge(law, self.ground, self.shadow, mode, contexts, notice=self.coverage.noticed))
+
+    def _shake_hands(self, opening: Opening, stack: ExitStack, peer: Peer | None = None) -> Session:
+        """Get to transmission, on the connection `peer` if there is one already."""
         target = self.target
         session: Session
         if not target.has(Capability.NEWSTYLE):
             session = stack.enter_context(target.peer.transmitting())
         else:
             flags = ClientFlag.FIXED_NEWSTYLE if opening.padded else None
-            nego = stack.enter_context(target.peer.negotiating(flags=flags, slowly=opening.slowly))
+            if peer is None:
+                nego = stack.enter_context(target.peer.negotiating(flags=flags, slowly=opening.slowly))
+            else:
+                nego = self._greeted(peer, flags)
             selected_for = target.export
             for option in opening.options:
                 answer = nego.option(option.option, option.data)
@@ -216,11 +253,18 @@ class Player:
         if session.size != self.ground.size:
             detail = f"{session.size}, {self.ground.size} before"
             raise Trouble(Problem(kind=Kind.WRONG_REPLY, rule="the export has another size", detail=detail))
-        mode = Mode(session.mode)
-        exchange = Exchange(session.peer.stream, mode, timeout_s=target.timeout_s)
-        law = Law(self.ground, session.flags, contexts=bool(session.contexts))
-        judge = Judge(law, self.ground, self.shadow, mode, session.contexts, notice=self.coverage.noticed)
-        return _Line(exchange, judge)
+        return session
+
+    @staticmethod
+    def _greeted(peer: Peer, flags: ClientFlag | None) -> Negotiation:
+        """Begin a handshake on a connection that is open already."""
+        greeting = receive_greeting(peer)
+        if isinstance(greeting, OldstyleGreeting):
+            raise NotApplicable(Capability.NEWSTYLE.value)
+        nego = Negotiation(peer, greeting)
+        nego.send_flags(ClientFlag(greeting.flags & 3 if flags is None else flags))
+        peer.preparing = False
+        return nego
 
     def _send(self, line: _Line, commands: Sequence[Command]) -> Problem | None:
         judge, exchange = line.judge, line.exchange
