@@ -174,10 +174,14 @@ def _export(facts: Facts, size: int, flags: TransmissionFlag) -> None:
 
 def _names(target: ServerTarget, facts: Facts) -> None:
     has = facts.capabilities
-    answer = None
-    with _tolerant(), target.peer.negotiating() as nego:
-        answer = nego.info(target.unknown_export)
-    if answer is None or not answer.is_ack:
+    accepts_any = False
+    if has & {Capability.INFO, Capability.GO}:
+        with _tolerant(), target.peer.negotiating() as nego:
+            accepts_any = nego.info(target.unknown_export).is_ack
+    elif Capability.CLEAR in has:
+        with _tolerant(), target.peer.transmitting(by_export_name=True, export=target.unknown_export):
+            accepts_any = True
+    if not accepts_any:
         has.add(Capability.NAMES_MATTER)
     listing = _ask(target, Opt.LIST)
     if listing is not None and listing.is_ack:

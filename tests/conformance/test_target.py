@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nbdtest.conformance import Capability, NotApplicable
-from nbdtest.fakeserver import FakeServer, actions
+from nbdtest.fakeserver import Export, FakeServer, actions
 from nbdtest.fakeserver.rules import Moment
 from nbdtest.wire import Cmd, Info, Opt, Rep, ReplyType
 from tests.conformance.configurations import CONFIGURATIONS, target_of
@@ -103,6 +103,17 @@ def test_who_hangs_up_on_info_may_serve_go() -> None:
     with target_of(CONFIGURATIONS["full"], change=hangs_up) as target:
         assert target.has(Capability.GO)
         assert not target.has(Capability.INFO)
+
+
+def test_who_opens_any_name_by_export_name_alone_is_no_server_of_names() -> None:
+    def opens_anything(server: FakeServer) -> None:
+        server.configure(
+            info_and_go=False, exports=(Export(size=1 << 20), Export("nbdtest-no-such-export", size=1 << 20))
+        )
+
+    with target_of(CONFIGURATIONS["full"], change=opens_anything) as target:
+        assert target.has(Capability.EXPORT_NAME)
+        assert not target.has(Capability.NAMES_MATTER)
 
 
 def test_an_export_that_has_grown_is_noticed_by_the_next_plain_read() -> None:
