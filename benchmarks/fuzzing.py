@@ -15,7 +15,7 @@ import random
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
@@ -26,7 +26,7 @@ from nbdtest.fixtures.parsing import parse_server
 from nbdtest.fixtures.sources import open_source
 from nbdtest.fuzz.decoding import COMMAND_BYTES, HEAD_BYTES, script_from
 from nbdtest.fuzz.player import Player
-from nbdtest.fuzz.script import Hostile, Opening, Script
+from nbdtest.fuzz.script import Hostile, Leave, Opening, Script, Step, Way
 from nbdtest.fuzz.strategies import sessions
 from nbdtest.net.scratch import ScratchDirectory
 from nbdtest.net.stream import SocketStream
@@ -42,7 +42,7 @@ BARE_IN_FLIGHT = 64
 BARE_LENGTH = 512
 ONE_THREAD = "nbdkit -f -U {path} -t 1 memory 64M"
 VISITS = 960
-VISITORS_EACH = 16
+VISITORS_EACH = 64
 """How many connections make a session; afterwards the player looks whether the server still lives."""
 FRESH_ROUNDS = 5
 
@@ -92,11 +92,11 @@ def fresh_connections(player: Player) -> int:
     request = Request(type=Cmd.READ, cookie=1, offset=0, length=512).encode()
     openings = (Opening(),) * VISITORS_EACH
     for _ in range(VISITS // VISITORS_EACH):
-        steps = tuple(
-            Hostile(on=number, data=flip(request, chance.randrange(8 * len(request))))
-            for number in range(VISITORS_EACH)
-        )
-        player.play(Script(openings=openings, steps=steps))
+        steps: list[Step] = []
+        for number in range(VISITORS_EACH):
+            mutant = flip(request, chance.randrange(8 * len(request)))
+            steps += [Hostile(on=number, data=mutant), Leave(on=number, way=Way.FIN)]
+        player.play(Script(openings=openings, steps=tuple(steps)))
     return VISITS
 
 
@@ -118,11 +118,7 @@ def commands(spec: str) -> None:
     finally:
         source.close()
     for play, row in zip(plays, zip(*rounds, strict=True), strict=True):
-        rates, costs = zip(*row, strict=True)
-        print(
-            f"{spec}: {play.__name__}: {statistics.median(rates):,.0f} commands a second, {max(rates):,.0f} at best, "
-            f"{statistics.median(costs):.1f} us of CPU each"
-        )
+        print(f"{spec}: {play.__name__}: {_shown('commands', row)}")
     ratio = statistics.median(ours[0] / theirs[0] for ours, theirs, _ in rounds)
     print(f"{spec}: the seeded generator plays {ratio:.2f} times as many as Hypothesis")
 
@@ -137,25 +133,31 @@ def beside_boofuzz(python: str) -> None:
             source = open_source(parse_server(f"nbd+unix:///?socket={path}"), allow_writes=False)
             player = Player(ServerTarget(source))
             fresh_connections(player)
-            rounds = [(measure(fresh_connections, player)[0], boofuzz(python, path)) for _ in range(FRESH_ROUNDS)]
+            rounds = [(measure(fresh_connections, player), boofuzz(python, path)) for _ in range(FRESH_ROUNDS)]
             source.close()
         finally:
             server.kill()
             server.wait()
-    ours, theirs = zip(*rounds, strict=True)
-    ratio = statistics.median(one / other for one, other in rounds)
-    print(
-        f"one mutated request on each connection: {statistics.median(ours):,.0f} a second, "
-        f"boofuzz {statistics.median(theirs):,.0f}: {ratio:.2f} times as many"
-    )
+    for name, row in zip(("nbdtest", "boofuzz"), zip(*rounds, strict=True), strict=True):
+        print(f"one mutated request on each connection: {name}: {_shown('requests', row)}")
+    ratio = statistics.median(ours[0] / theirs[0] for ours, theirs in rounds)
+    print(f"one mutated request on each connection: {ratio:.2f} times as many as boofuzz")
 
 
-def boofuzz(python: str, path: str) -> float:
-    """Have boofuzz send as many, and return its rate; its start does not count."""
+def boofuzz(python: str, path: str) -> tuple[float, float]:
+    """Have boofuzz send as many, and return what `measure` does; its start does not count."""
     script = str(Path(__file__).with_name("boofuzz_nbd.py"))
     told = subprocess.run([python, script, path, str(VISITS)], check=True, capture_output=True, text=True).stdout
-    _, count, seconds = told.splitlines()[-1].split()
-    return int(count) / float(seconds)
+    count, wall, cpu = map(float, told.splitlines()[-1].split())
+    return count / wall, cpu / count * 1e6
+
+
+def _shown(what: str, rounds: Sequence[tuple[float, float]]) -> str:
+    rates, costs = zip(*rounds, strict=True)
+    return (
+        f"{statistics.median(rates):,.0f} {what} a second, {max(rates):,.0f} at best, "
+        f"{statistics.median(costs):.1f} us of CPU each"
+    )
 
 
 def main() -> None:

@@ -91,10 +91,9 @@ class Exchange:
         self._next_cookie = 1
         self._waiting: dict[int, Command] = {}
         self._answers: dict[int, tuple[Command, Answer]] = {}
-        self._buffer = bytearray(_BUFFER)
+        self._buffer = bytearray(leftover)
         self._start = 0
         self._end = len(leftover)
-        self._buffer[: len(leftover)] = leftover
         self._socket = stream.raw_socket if isinstance(stream, SocketStream) else None
         if self._socket is not None:
             self._socket.setblocking(True)
@@ -165,7 +164,8 @@ class Exchange:
             self._buffer[: len(rest)] = rest
             self._start, self._end = 0, len(rest)
         if self._end == len(self._buffer):
-            self._buffer = self._buffer + bytes(len(self._buffer))
+            # Not in place: views of what was received may still be about.
+            self._buffer = self._buffer + bytes(max(_BUFFER, len(self._buffer)))
         view = memoryview(self._buffer)[self._end :]
         try:
             count = self._receive_into(view, len(self._waiting) * _SIMPLE.size - self._end)

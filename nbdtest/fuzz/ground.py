@@ -68,9 +68,7 @@ class Law:
         self._maximum = ground.maximum
         self._read_only = bool(flags & TransmissionFlag.READ_ONLY)
         self._flags = _belonging(flags)
-        self._offered = {int(kind) for kind, needed in _OFFERED.items() if not needed & ~flags}
-        if contexts:
-            self._offered.add(Cmd.BLOCK_STATUS.value)
+        self._offered = _offered(flags, contexts)
 
     def objection(self, command: Command) -> str:
         """Say why `command` is not legal here, "" if it is."""
@@ -94,6 +92,12 @@ class Law:
             if length > self._maximum and kind in _CARRIES:
                 return "its payload is too large"
         return ""
+
+
+@cache
+def _offered(advertised: TransmissionFlag, contexts: bool) -> frozenset[int]:
+    kinds = {int(kind) for kind, needed in _OFFERED.items() if not needed & ~advertised}
+    return frozenset(kinds | {Cmd.BLOCK_STATUS.value} if contexts else kinds)
 
 
 @cache

@@ -68,6 +68,8 @@ class _Line:
 
     exchange: Exchange
     judge: Judge
+    lost: bool = False
+    """Whether nonsense was sent: nothing more can be said on it, and nothing that comes can be judged."""
 
 
 STAYS_OPEN = Problem(
@@ -153,7 +155,7 @@ class Player:
                     line.exchange.log = []
                     logs.append(line.exchange.log)
             line = lines[step.on]
-            if line is None:
+            if line is None or (line.lost and not isinstance(step, Leave)):
                 continue
             match step:
                 case Send(commands=commands):
@@ -164,14 +166,14 @@ class Player:
                 case Hostile(data=data):
                     with suppress(Trouble):
                         line.exchange.send(data)
-                    lines[step.on] = None
+                    line.lost = True
                 case Leave(way=way):
                     lines[step.on] = None
-                    if way is Way.DISC and (problem := self._disconnect(line)) is not None:
+                    if way is Way.DISC and not line.lost and (problem := self._disconnect(line)) is not None:
                         return problem
                     self._leave(line, way)
         for line in lines.values():
-            if line is not None:
+            if line is not None and not line.lost:
                 if surplus := line.exchange.surplus:
                     rule = "more comes than was asked for"
                     return Problem(kind=Kind.OUT_OF_STEP, rule=rule, detail=surplus[:64].hex(" "))

@@ -50,7 +50,8 @@ class Rote:
             answer = b""
             sent += question
             try:
-                peer.sendall(question)
+                if question:
+                    peer.sendall(question)
                 while len(answer) < len(expected) and expected.startswith(answer):
                     if not (part := peer.recv(len(expected) - len(answer))):
                         break

@@ -72,7 +72,8 @@ class Send(Brief):
 class Hostile(Brief):
     """Send bytes that make no sense, and then nothing more: whatever the server does on this connection is right.
 
-    They follow the handshake, or with `early` the greeting. Other clients must not suffer.
+    It stays open to the end of the session, or to a `Leave`. The bytes follow the handshake, or with `early` the
+    greeting. Other clients must not suffer.
     """
 
     on: int = 0
