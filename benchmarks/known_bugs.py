@@ -22,7 +22,7 @@ from nbdtest.fuzz.player import Player
 from nbdtest.fuzz.problem import Problem
 
 ENOUGH_S = 60.0
-TIMEOUT_S = 2.0
+TIMEOUT_S = 5.0
 SEED = 1
 
 OUT_OF_REACH = {

@@ -36,7 +36,7 @@ _KEPT = 8
 """How many messages of a session a mutant keeps from its beginning, and then from somewhere in it."""
 _VITALS_EVERY = 500
 _SHRINKING_S = 30.0
-_SHRINKING_PATIENCE_S = 0.5
+_PATIENCE_S = (0.5, 2.0)
 """How long a hang is waited for while a session is made small; in the end it has to last as long as any other."""
 _HISTORY = 64
 _TRIES = 3
@@ -196,14 +196,23 @@ class Campaign:
         self._found(finding, self.player)
 
     def _shrunk(self, script: Script, fails: Callable[[Script], bool]) -> Script:
-        """Make the script small, with little patience: a session that hangs is played hundreds of times."""
-        target, enough_s = self.player.target, monotonic_s() + _SHRINKING_S
-        patience_s, target.timeout_s = target.timeout_s, min(target.timeout_s, _SHRINKING_PATIENCE_S)
-        try:
-            small = shrink(script, lambda candidate: monotonic_s() < enough_s and fails(candidate))
-        finally:
-            target.timeout_s = patience_s
-        return small if small == script or fails(small) else script
+        """Make the script small, with little patience at first: a session that hangs is played hundreds of times."""
+        target = self.player.target
+        timeout_s = target.timeout_s
+        for patience_s in _PATIENCE_S:
+            enough_s = monotonic_s() + _SHRINKING_S
+
+            def fails_in_time(candidate: Script, enough_s: float = enough_s) -> bool:
+                return monotonic_s() < enough_s and fails(candidate)
+
+            target.timeout_s = min(timeout_s, patience_s)
+            try:
+                small = shrink(script, fails_in_time)
+            finally:
+                target.timeout_s = timeout_s
+            if small == script or fails(small):
+                return small
+        return script
 
     def _again(self, script: Script, problem: Problem) -> Iterator[Script]:
         """What to play to see the problem again: the script, more than once as it may be a race, then with a history.

@@ -30,6 +30,8 @@ _STRANGER = "nbdtest-no-such-export"
 _LENGTHS_OF_NAMES = (255, 256, 1024, 3000, 3000, 4096, 4096)
 _QUERIES: tuple[tuple[str, ...], ...] = (
     ("base:allocation",),
+    ("base:allocation",),
+    ("base:allocation",),
     (),
     ("base:",),
     ("base:no-such-leaf",),
