@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 USAGE = (ROOT / "docs" / "usage.md").read_text(encoding="utf-8")
 PYTHON = [textwrap.dedent(block) for block in re.findall(r"^```python\n(.*?)^```", USAGE, re.MULTILINE | re.DOTALL)]
 TOML = re.findall(r"^```toml\n(.*?)^```", USAGE, re.MULTILINE | re.DOTALL)
+THIRD_PARTY = (ROOT / "docs" / "third-party.md").read_text(encoding="utf-8")
 
 
 def test_every_option_of_pytest_is_described(pytester: pytest.Pytester) -> None:
@@ -65,6 +66,14 @@ def test_profile_of_the_documentation_is_read(tmp_path: Path) -> None:
     spec = parse_server(str(tmp_path / "full.toml"))
     assert spec.name == "mine"
     assert [deviation.check for deviation in spec.deviations] == ["command.cache", "option.list-with-data"]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_profiles_of_third_parties_are_read(tmp_path: Path, number: int) -> None:
+    profiles = re.findall(r"^```toml\n(.*?)^```", THIRD_PARTY, re.MULTILINE | re.DOTALL)
+    assert len(profiles) == 4
+    (tmp_path / "mine.toml").write_text(profiles[number])
+    assert parse_server(str(tmp_path / "mine.toml")).started
 
 
 def test_commands_of_the_documentation_exist() -> None:
