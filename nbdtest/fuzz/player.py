@@ -201,7 +201,7 @@ class Player:
         peer = target.peer.open()
         stream = peer.stream
         assert isinstance(stream, SocketStream), "it was one when the handshake was learned"
-        resumed = rote.repeat(stream, target.timeout_s)
+        resumed = rote.repeat(stream)
         if resumed is None:
             return self._line(stream, Mode(rote.mode), rote.flags, rote.contexts)
         del self._rotes[opening]

@@ -16,6 +16,9 @@ from nbdtest.wire import Record, Sender
 
 __all__ = ["Resumed", "Rote"]
 
+_PATIENCE = struct.pack("@ll", 0, 200_000)
+"""How long to wait for an answer of the known length, as a timeval: then it may be a shorter one."""
+
 
 class Rote:
     """A handshake that led to `session`: in turns, what was sent and what came."""
@@ -36,31 +39,27 @@ class Rote:
                 sent += record.data
         self._turns.append((sent, came))
 
-    def repeat(self, stream: SocketStream, timeout_s: float) -> Resumed | None:
+    def repeat(self, stream: SocketStream) -> Resumed | None:
         """Go through the handshake on a new connection; None if every answer was the same.
 
         Otherwise the handshake can be taken up from its beginning on what is returned, which has taken over the socket.
         """
-        sent, received = b"", bytearray()
+        sent, received = b"", b""
         peer = stream.raw_socket
         peer.setblocking(True)
-        limit = struct.pack("@ll", int(timeout_s), int(timeout_s % 1 * 1e6))
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PATIENCE)
         for question, expected in self._turns:
             answer = b""
             sent += question
             try:
                 if question:
                     peer.sendall(question)
-                while len(answer) < len(expected) and expected.startswith(answer):
-                    if not (part := peer.recv(len(expected) - len(answer))):
-                        break
-                    answer += part
+                answer = peer.recv(len(expected), socket.MSG_WAITALL)
             except OSError:
-                pass  # a limit or an end, which the handshake that is taken up will run into as well
+                pass  # nothing in time, or an end, which the handshake that is taken up will run into as well
             received += answer
             if answer != expected:
-                return Resumed(stream, sent, bytes(received))
+                return Resumed(stream, sent, received)
         return None
 
 

@@ -17,7 +17,7 @@ _UNKNOWN, _KNOWN = 0, 1
 class _Window:
     """One stretch of the disk: a byte of data and a mark for each position. What is unknown is zero in `data`."""
 
-    __slots__ = ("data", "end", "known", "put", "put_marks", "start")
+    __slots__ = ("blank", "data", "end", "known", "put", "put_marks", "start")
 
     def __init__(self, start: int, end: int) -> None:
         self.start = start
@@ -27,6 +27,7 @@ class _Window:
         # What is assigned to a slice of a view is copied once, to a slice of a bytearray twice.
         self.put = memoryview(self.data)
         self.put_marks = memoryview(self.known)
+        self.blank = True
 
 
 class Shadow:
@@ -41,8 +42,9 @@ class Shadow:
     def forget_all(self) -> None:
         """Know nothing any more: the server has been started anew."""
         for window in self._windows:
-            if _KNOWN in window.known:
+            if not window.blank:
                 self.forget(window.start, window.end - window.start)
+                window.blank = True
 
     def forget(self, offset: int, length: int) -> None:
         """Know nothing of this range any more."""
@@ -53,13 +55,13 @@ class Shadow:
         """Remember `data`."""
         for window, first, last, at in self._parts(offset, len(data)):
             window.put[first:last] = data if last - first == len(data) else data[at : at + last - first]
-            window.put_marks[first:last] = self._marks[: last - first]
+            self._learned(window, first, last)
 
     def zero(self, offset: int, length: int) -> None:
         """Remember zeroes."""
         for window, first, last, _ in self._parts(offset, length):
             window.put[first:last] = self._zeroes[: last - first]
-            window.put_marks[first:last] = self._marks[: last - first]
+            self._learned(window, first, last)
 
     def compare(self, offset: int, data: bytes | memoryview) -> int | None:
         """Hold what was read against what is known, and learn the rest; return the first wrong position."""
@@ -71,7 +73,7 @@ class Shadow:
             if wrong is not None:
                 return window.start + wrong
             window.put[first:last] = got
-            window.put_marks[first:last] = self._marks[: last - first]
+            self._learned(window, first, last)
         return None
 
     def first_nonzero(self, offset: int, length: int) -> int | None:
@@ -80,6 +82,10 @@ class Shadow:
             if not window.data.startswith(self._zeroes[: last - first], first):
                 return window.start + last - len(window.data[first:last].lstrip(b"\0"))
         return None
+
+    def _learned(self, window: _Window, first: int, last: int) -> None:
+        window.put_marks[first:last] = self._marks[: last - first]
+        window.blank = False
 
     def _parts(self, offset: int, length: int) -> Iterator[tuple[_Window, int, int, int]]:
         """The parts of a range that lie in windows: window, positions in it, and position in the range."""
