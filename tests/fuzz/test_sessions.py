@@ -169,7 +169,7 @@ def lost_write(script: Script) -> bool:
             if command.type == Cmd.WRITE:
                 written.append(command)
             elif command.type == Cmd.READ and any(
-                command.offset < write.end and write.offset < command.end for write in written
+                max(command.offset, write.offset) < min(command.end, write.end) for write in written
             ):
                 return True
     return False
