@@ -95,10 +95,7 @@ class Exchange:
         self._start = 0
         self._end = len(leftover)
         self._socket = stream.raw_socket if isinstance(stream, SocketStream) else None
-        if self._socket is not None:
-            self._socket.setblocking(True)
-            limit = struct.pack("@ll", int(timeout_s), int(timeout_s % 1 * 1e6))
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self._prepared = False
         self.log: Log | None = None
         """When set, what was sent and received is kept here."""
 
@@ -191,6 +188,11 @@ class Exchange:
         """Receive what is there, but at least `least` bytes, which have to come: one wake-up for many short replies."""
         if self._socket is None:
             return self.stream.receive_into(view, Deadline(self.timeout_s))
+        if not self._prepared:
+            self._socket.setblocking(True)
+            limit = struct.pack("@ll", int(self.timeout_s), int(self.timeout_s % 1 * 1e6))
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            self._prepared = True
         try:
             count = 0
             if 1 < least < len(view):

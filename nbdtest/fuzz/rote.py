@@ -46,7 +46,8 @@ class Rote:
         """
         sent, received = b"", b""
         peer = stream.raw_socket
-        peer.setblocking(True)
+        if peer.gettimeout() is not None:
+            peer.setblocking(True)
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PATIENCE)
         for question, expected in self._turns:
             answer = b""
