@@ -15,10 +15,10 @@ def test_loaders():
     assert {loaders[name] for name in loaders if name != "nbdtest.plugin"} == {"SourceFileLoader"}
 """
 NOTES_WHETHER_HYPOTHESIS_IS_LOADED = """
-import os, pathlib, sys
+import pathlib, sys
 
-def pytest_unconfigure():
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+def pytest_unconfigure(config):
+    worker = getattr(config, "workerinput", {}).get("workerid", "main")
     pathlib.Path(__file__).with_name(f"{worker}.txt").write_text(str("hypothesis" in sys.modules))
 """
 
