@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from nbdtest.conformance.idleness import WATCHED_S, restless_s
 from nbdtest.fuzz.corpus import Corpus
 from nbdtest.fuzz.coverage import Coverage
 from nbdtest.fuzz.decoding import COMMAND_BYTES, HEAD_BYTES, script_from
@@ -245,4 +246,7 @@ class Campaign:
         if more_descriptors > _GROWTH_DESCRIPTORS:
             detail = f"{more_descriptors} more"
             return Problem(kind=Kind.GROWTH, rule="the server's open descriptors grow", detail=detail)
+        if used_s := restless_s(self.player.target):
+            detail = f"{used_s:.2f} s of processor in {WATCHED_S} s"
+            return Problem(kind=Kind.GROWTH, rule="the server is busy while nobody is connected", detail=detail)
         return None

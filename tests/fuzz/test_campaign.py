@@ -17,6 +17,7 @@ from nbdtest.fixtures.deviations import Deviation, packaged_deviations
 from nbdtest.fixtures.foreseen import is_foreseen
 from nbdtest.fixtures.parsing import parse_server
 from nbdtest.fixtures.sources import open_source
+from nbdtest.fuzz import campaign as campaign_module
 from nbdtest.fuzz.campaign import Campaign, Limits
 from nbdtest.fuzz.commands import Command
 from nbdtest.fuzz.finding import Finding, load, save
@@ -53,6 +54,22 @@ def test_released_servers_are_not_accused(spec: str) -> None:
         campaign = Campaign(player, seed=7, foreseen=lambda problem: is_foreseen(problem, target, known))
         progress = campaign.run(Limits(sessions=60))
     assert [str(finding.problem) for finding in progress.findings] == []
+
+
+@pytest.mark.parametrize(
+    ("mutant", "after", "rule"),
+    [
+        ("leaving.descriptors-leak", 90, "the server's open descriptors grow"),
+        ("leaving.spins", 24, "the server is busy while nobody is connected"),
+    ],
+)
+def test_a_server_that_needs_more_and_more_is_found(
+    mutant: str, after: int, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(campaign_module, "_VITALS_EVERY", after)
+    with player_on(f"builtin:{mutant}") as player:
+        progress = Campaign(player, seed=7).run(Limits(sessions=after))
+    assert (Kind.GROWTH, rule) in [(finding.problem.kind, finding.problem.rule) for finding in progress.findings]
 
 
 BUGS = {

@@ -8,6 +8,7 @@ from contextlib import nullcontext, suppress
 from nbdtest.conformance.capability import Capability
 from nbdtest.conformance.declare import Check, check
 from nbdtest.conformance.expect import expect, expect_in_step, expect_success
+from nbdtest.conformance.idleness import WATCHED_S, restless_s
 from nbdtest.conformance.peer import Peer
 from nbdtest.conformance.target import ServerTarget
 from nbdtest.conformance.tls_probe import under_tls
@@ -17,11 +18,6 @@ from nbdtest.report.results import Level
 from nbdtest.wire import Cmd, Opt, Option, Request, Sender
 
 Moment = Callable[[ServerTarget, Callable[[Peer], None]], None]
-_WATCHED_S = 0.4
-_IDLE_CPU_S = 0.01
-"""What an idle server may use in that time, a tick of the kernel's: a busy one gets more even on a crowded machine."""
-_TIMES_WATCHED = 8
-"""A machine that is crowded itself lets the server's farewell to its clients take that long."""
 _ROUNDS = 20
 
 
@@ -231,16 +227,9 @@ def burns_no_cpu_after_tls(t: ServerTarget) -> None:
 
 
 def expect_idle(t: ServerTarget) -> None:
-    """Complain if the server stays busy although nobody is connected; it may take its time to notice."""
-    used = 0.0
-    for _ in range(_TIMES_WATCHED):
-        before = t.source.vitals()
-        t.wait(_WATCHED_S)
-        after = t.source.vitals()
-        if before is None or after is None:
-            return
-        used = after.cpu_s - before.cpu_s
-        if used <= _IDLE_CPU_S:
-            return
+    """Complain if the server stays busy although nobody is connected."""
+    used = restless_s(t)
+    if not used:
+        return
     t.source.revive()  # or it would slow down all that follows
-    raise Complaint(f"{used:.2f} s of processor in {_WATCHED_S} s while nobody is connected", "idleness")
+    raise Complaint(f"{used:.2f} s of processor in {WATCHED_S} s while nobody is connected", "idleness")
