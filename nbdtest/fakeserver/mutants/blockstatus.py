@@ -329,7 +329,15 @@ def short_extents(server: FakeServer) -> None:
     )
 
 
-@mutant("extended.wide-status", breaks=["EXT-062"], checks=["extended.status-has-32-bits"])
+@mutant(
+    "extended.wide-status",
+    breaks=["EXT-062"],
+    checks=[
+        "extended.status-has-32-bits",
+        "extended.wide-contexts-are-announced",
+        "extended.wide-contexts-are-withheld",
+    ],
+)
 def wide_status(server: FakeServer) -> None:
     """A status of base:allocation is sign-extended to 64 bits."""
     change_actions(
