@@ -11,18 +11,22 @@ import errno
 import os
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from ctypes import c_int
+from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from nbdtest.client.constants import CMD_FLAG_REQ_ONE, CONTEXT_BASE_ALLOCATION
 from nbdtest.client.errors import Error, Failure
 from nbdtest.client.handle import NBD, StatusExtent
+from nbdtest.client.settings import MAX_REQUEST_SIZE
 from nbdtest.client.states import BOTH, READING, WRITING, Group
 
 __all__ = ["AsyncNBD"]
+
+T = TypeVar("T")
 
 MOST_IN_FLIGHT = 256
 LEAVING_S = 3.0
@@ -54,6 +58,8 @@ class AsyncNBD:
         self._waiting_for_change: list[asyncio.Future[None]] = []
         self._flush_is_due = False
         self._failure: Failure | None = None
+        self._beginning: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._watched = -1
         self._watched_for_writing = False
         self.handle._driver.before_release = self._unwatch
@@ -62,67 +68,67 @@ class AsyncNBD:
 
     async def connect_uri(self, uri: str) -> None:
         """Connect to an NBD URI. A host name in it is looked up without waiting for the answer."""
-        await self._connect(lambda: self.handle.aio_connect_uri(uri))
+        await self._connect("connect_uri", lambda: self.handle.aio_connect_uri(uri))
 
     async def connect_unix(self, unixsocket: str | bytes | os.PathLike[Any]) -> None:
         """Connect to a Unix domain socket."""
-        await self._connect(lambda: self.handle.aio_connect_unix(unixsocket))
+        await self._connect("connect_unix", lambda: self.handle.aio_connect_unix(unixsocket))
 
     async def connect_tcp(self, hostname: str, port: str | int, *, family: int = socket.AF_UNSPEC) -> None:
         """Connect to a TCP port; the name is looked up in the background."""
-        await self._connect(lambda: self.handle.aio_connect_tcp(hostname, port, family=family))
+        await self._connect("connect_tcp", lambda: self.handle.aio_connect_tcp(hostname, port, family=family))
 
     async def connect_vsock(self, cid: int, port: int) -> None:
         """Connect to a virtual machine's vsock."""
-        await self._connect(lambda: self.handle.aio_connect_vsock(cid, port))
+        await self._connect("connect_vsock", lambda: self.handle.aio_connect_vsock(cid, port))
 
     async def connect_socket(self, sock: int | socket.socket) -> None:
         """Use a connected socket, and take it over."""
-        await self._connect(lambda: self.handle.aio_connect_socket(sock))
+        await self._connect("connect_socket", lambda: self.handle.aio_connect_socket(sock))
 
     async def connect_command(self, argv: Sequence[str], *, environment: Mapping[str, str] | None = None) -> None:
         """Start a server and speak with it on its stdin and stdout."""
-        await self._connect(lambda: self.handle.aio_connect_command(argv, environment=environment))
+        await self._connect("connect_command", lambda: self.handle.aio_connect_command(argv, environment=environment))
 
     async def connect_systemd_socket_activation(
         self, argv: Sequence[str], *, environment: Mapping[str, str] | None = None
     ) -> None:
         """Start a server that gets a listening socket by systemd's protocol, and connect to it."""
-        await self._connect(lambda: self.handle.aio_connect_systemd_socket_activation(argv, environment=environment))
+        begin = partial(self.handle.aio_connect_systemd_socket_activation, argv, environment=environment)
+        await self._connect("connect_systemd_socket_activation", begin)
 
     # ---- option mode
 
     async def opt_go(self) -> None:
         """Enter transmission on the export that `handle.set_export_name` chose."""
-        await self._option(self.handle.aio_opt_go)
+        await self._option("opt_go", self.handle.aio_opt_go)
         self.handle._open_lane()
 
     async def opt_info(self) -> None:
         """Ask about the export, so that its flags and sizes are known."""
-        await self._option(self.handle.aio_opt_info)
+        await self._option("opt_info", self.handle.aio_opt_info)
 
     async def opt_list(self) -> list[tuple[str, str]]:
         """Name and description of each export."""
         found: list[tuple[str, str]] = []
-        await self._option(lambda done: self.handle.aio_opt_list(lambda *export: found.append(export), done))
+        await self._option("opt_list", partial(self.handle.aio_opt_list, lambda *export: found.append(export)))
         return found
 
     async def opt_list_meta_context(self, queries: Sequence[str] | None = None) -> list[str]:
         """The metadata contexts that match `queries`; by default those asked for by `handle.add_meta_context`."""
         found: list[str] = []
         if queries is None:
-            await self._option(lambda done: self.handle.aio_opt_list_meta_context(found.append, done))
+            begin = partial(self.handle.aio_opt_list_meta_context, found.append)
         else:
-            await self._option(
-                lambda done: self.handle.aio_opt_list_meta_context_queries(list(queries), found.append, done)
-            )
+            begin = partial(self.handle.aio_opt_list_meta_context_queries, list(queries), found.append)
+        await self._option("opt_list_meta_context", begin)
         return found
 
     # ---- commands
 
     async def pread(self, count: int, offset: int, flags: int = 0) -> bytearray:
         """Read `count` bytes at `offset`."""
-        buffer = bytearray(count)
+        buffer = bytearray(min(count, MAX_REQUEST_SIZE + 1))  # more is refused anyway, and memory may not hold it
         await self._command("pread", "read", self.handle.aio_pread, buffer, offset, flags=flags)
         return buffer
 
@@ -191,11 +197,21 @@ class AsyncNBD:
 
     async def aclose(self) -> None:
         """Close the handle without a word to the server; one that it started is waited for in the background."""
+        handle = self.handle
+        if self._beginning is not None:
+            await asyncio.wait([self._beginning])  # it holds the lock
         self._unwatch()
-        self.handle._driver.before_release = None
-        if not self.handle._closed:
-            await asyncio.get_running_loop().run_in_executor(None, self.handle.close)
-        self._wake()
+        handle._driver.before_release = None
+        if handle._closed:
+            return
+        # Here, because tasks are woken by it; only the server is waited for elsewhere.
+        subprocess, handle._subprocess = handle._subprocess, None
+        try:
+            handle.close()
+        finally:
+            self._wake()
+            if subprocess is not None:
+                await asyncio.get_running_loop().run_in_executor(None, subprocess.close)
 
     async def __aenter__(self) -> Self:
         return self
@@ -218,23 +234,27 @@ class AsyncNBD:
             async with asyncio.timeout(LEAVING_S):
                 await self.shutdown()
 
-    async def _connect(self, begin: Callable[[], None]) -> None:
-        loop = asyncio.get_running_loop()
+    async def _connect(self, call: str, begin: Callable[[], None]) -> None:
         self._failure = None
-        # In the background because of the one step that waits: looking up a name.
-        await self._limited("connect", loop.run_in_executor(None, begin))
-        await self._finish_connecting()
+        # In the background because of the one step that waits: looking up a name. It cannot be called off.
+        job = self._beginning = asyncio.get_running_loop().run_in_executor(None, begin)
+        job.add_done_callback(self._has_begun)
+        await self._limited(call, asyncio.shield(job))
+        await self._finish_connecting(call)
 
-    async def _finish_connecting(self) -> None:
-        await self._limited("connect", self._until(self._is_settled))
+    async def _finish_connecting(self, call: str) -> None:
+        await self._limited(call, self._until(self._is_settled))
         if not self.handle._driver.state.bit & (Group.NEGOTIATING | Group.CONNECTED):
-            raise (self._failure or Failure("connection is closed")).in_call("connect")
+            raise (self._failure or Failure("connection is closed")).in_call(call)
         self.handle._open_lane()
+
+    def _has_begun(self, job: asyncio.Future[None]) -> None:
+        self._beginning = None
 
     def _is_settled(self) -> bool:
         return not self.handle._driver.state.bit & Group.CONNECTING.value
 
-    async def _option(self, begin: Callable[[Callable[[c_int], object]], object]) -> None:
+    async def _option(self, call: str, begin: Callable[[Callable[[c_int], object]], object]) -> None:
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
         def done(error: c_int) -> None:
@@ -243,17 +263,24 @@ class AsyncNBD:
 
         begin(done)
         self._watch()
-        if number := await self._limited("opt", future):
+        if number := await self._limited(call, future):
             engine = self.handle._engine
             failure = engine.failure or engine.refusal or Failure("the server refused the option", number)
-            raise failure.in_call("opt")
+            raise failure.in_call(call)
 
-    async def _command(self, call: str, command: str, submit: Callable[..., int], *arguments: Any, flags: int) -> None:
+    def _command(
+        self, call: str, command: str, submit: Callable[..., int], *arguments: Any, flags: int
+    ) -> Awaitable[None]:
+        performed = self._perform(call, command, submit, arguments, flags)
+        return performed if self.timeout_s is None else self._limited(call, performed)
+
+    async def _perform(
+        self, call: str, command: str, submit: Callable[..., int], arguments: Sequence[Any], flags: int
+    ) -> None:
         loop = asyncio.get_running_loop()
-        while len(self.handle._engine.in_flight) >= self._most_in_flight:
-            room = loop.create_future()
-            self._waiting_for_room.append(room)
-            await room
+        in_flight = self.handle._engine.in_flight
+        while len(in_flight) >= self._most_in_flight:
+            await self._turn()
         future: asyncio.Future[None] = loop.create_future()
 
         def done(error: c_int) -> int:
@@ -263,27 +290,46 @@ class AsyncNBD:
                     future.set_exception(failure.in_call(call))
                 else:
                     future.set_result(None)
-            if self._waiting_for_room:
-                room = self._waiting_for_room.popleft()
-                if not room.done():
-                    room.set_result(None)
+            self._give_turn()
             return 1
 
-        submit(*arguments, done, flags)
+        try:
+            submit(*arguments, done, flags)
+        except BaseException:
+            self._give_turn()
+            raise
         if not self._flush_is_due:
             self._flush_is_due = True
             loop.call_soon(self._flush)
-        if self.timeout_s is None:
-            await future
-        else:
-            await self._limited(call, future)
+        await future
 
-    async def _limited(self, call: str, awaitable: Any) -> Any:
+    async def _turn(self) -> None:
+        """Wait until a command that is in flight, or one that could not be sent, makes room."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting_for_room.append(turn)
         try:
-            async with asyncio.timeout(self.timeout_s):
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                self._give_turn()  # it came in the same moment, and somebody else can use it
+            raise
+
+    def _give_turn(self) -> None:
+        while self._waiting_for_room:
+            turn = self._waiting_for_room.popleft()
+            if not turn.done():  # else its task was cancelled
+                turn.set_result(None)
+                return
+
+    async def _limited(self, call: str, awaitable: Awaitable[T]) -> T:
+        limit_s = self.timeout_s
+        if limit_s is None:
+            return await awaitable
+        try:
+            async with asyncio.timeout(limit_s):
                 return await awaitable
         except TimeoutError:
-            raise Failure(f"timed out after {self.timeout_s:g} s", errno.ETIMEDOUT).in_call(call) from None
+            raise Failure(f"timed out after {limit_s:g} s", errno.ETIMEDOUT).in_call(call) from None
 
     async def _until(self, reached: Callable[[], bool]) -> None:
         self._watch()
@@ -338,7 +384,7 @@ class AsyncNBD:
             self._unwatch()
         if descriptor < 0:
             return
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         if self._watched < 0:
             loop.add_reader(descriptor, self._readable)
             self._watched = descriptor
@@ -351,8 +397,8 @@ class AsyncNBD:
             self._watched_for_writing = writing
 
     def _unwatch(self) -> None:
-        if self._watched >= 0:
-            loop = asyncio.get_running_loop()
+        loop = self._loop
+        if self._watched >= 0 and loop is not None and not loop.is_closed():
             loop.remove_reader(self._watched)
             loop.remove_writer(self._watched)
         self._watched = -1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -11,10 +12,12 @@ import pytest
 
 from nbdtest.client import NBD, AsyncNBD, ClosedHandle, Error, StatusExtent
 from nbdtest.fakeserver import FakeServer
-from nbdtest.wire import BlockStatus, Cmd, Errno, Extent, Opt, ReplyType, Request, SimpleReply
-from tests.client.prepared import Prepared, ack, chunk, data_chunk, error_chunk, handshake, refuse
+from nbdtest.wire import REQUEST_MAGIC, BlockStatus, Cmd, Errno, Extent, Opt, ReplyType, Request, SimpleReply
+from tests.client.prepared import Prepared, ack, chunk, data_chunk, done, error_chunk, handshake, refuse
 
 T = TypeVar("T")
+PATIENCE_S = 30.0
+"""Until a test that would hang is given up."""
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -223,6 +226,128 @@ def test_after_a_shutdown_nothing_is_left_to_say(prepared: Prepared) -> None:
         assert prepared.sent() == Request(type=Cmd.DISC, cookie=1).encode()
 
     run(main())
+
+
+async def turns(count: int) -> None:
+    """Let the other tasks run."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("moment", ["while it waits", "when its turn comes"])
+def test_a_cancelled_task_passes_its_turn_on(prepared: Prepared, moment: str) -> None:
+    async def main() -> None:
+        nbd = await connected(prepared)
+        nbd._most_in_flight = 1
+
+        async def first() -> None:
+            assert await nbd.pread(4, 0) == b"aaaa"
+            second.cancel()
+
+        reads = [asyncio.ensure_future(coroutine) for coroutine in (first(), nbd.pread(4, 0), nbd.pread(4, 0))]
+        second = reads[1]
+        await turns(3)
+        if moment == "while it waits":
+            second.cancel()
+        prepared.sent()
+        prepared.answer(data_chunk(1, 0, b"aaaa"))
+        async with asyncio.timeout(PATIENCE_S):
+            while not prepared.sent():
+                await turns(1)
+            prepared.answer(data_chunk(2, 0, b"cccc"))
+            assert await reads[2] == b"cccc"
+        assert second.cancelled()
+        await nbd.aclose()
+
+    run(main())
+
+
+@pytest.mark.parametrize("end", ["server", "aclose"])
+def test_tasks_that_wait_for_room_see_the_end_too(prepared: Prepared, end: str) -> None:
+    async def main() -> None:
+        nbd = await connected(prepared)
+        nbd._most_in_flight = 1
+        reads = [asyncio.ensure_future(nbd.pread(4, 0)) for _ in range(4)]
+        await turns(3)
+        if end == "server":
+            prepared.end()
+        else:
+            await nbd.aclose()
+        async with asyncio.timeout(PATIENCE_S):
+            found = await asyncio.gather(*reads, return_exceptions=True)
+        assert all(isinstance(error, Error | ClosedHandle) for error in found)
+        await nbd.aclose()
+
+    asyncio.run(main(), debug=True)  # where asyncio notices what is done in the wrong thread
+
+
+def test_the_time_limit_includes_waiting_for_room(prepared: Prepared) -> None:
+    async def main() -> None:
+        nbd = await connected(prepared)
+        nbd._most_in_flight = 1
+        unanswered = asyncio.ensure_future(nbd.flush())
+        await turns(1)
+        nbd.timeout_s = 0.01
+        async with asyncio.timeout(PATIENCE_S):
+            with pytest.raises(Error, match=r"nbd_pread: timed out after 0\.01 s"):
+                await nbd.pread(4, 0)
+        prepared.answer(SimpleReply(cookie=1).encode())
+        await unanswered
+        await nbd.aclose()
+
+    run(main())
+
+
+def test_no_memory_is_taken_for_what_will_be_refused(prepared: Prepared) -> None:
+    async def main() -> None:
+        nbd = await connected(prepared)
+        with pytest.raises(Error, match="request out of bounds"):
+            await nbd.pread(1 << 62, 0)
+        await nbd.aclose()
+
+    run(main())
+
+
+def test_a_handle_that_outlives_its_loop_can_be_closed(prepared: Prepared) -> None:
+    nbd = run(connected(prepared))
+    nbd.handle.close()
+    assert prepared.far.recv(1) == b""
+
+
+@pytest.mark.parametrize("turn", range(1, 24))
+def test_a_session_can_be_cancelled_anywhere(turn: int) -> None:
+    descriptors = os.listdir("/proc/self/fd")
+    made = Prepared()
+    made.answer(handshake())
+
+    async def server() -> None:
+        loop = asyncio.get_running_loop()
+        while data := await loop.sock_recv(made.far, 1 << 16):
+            for at in range(len(data) % 28, len(data), 28):  # options come first, if at all
+                if data[at : at + 4] == REQUEST_MAGIC.to_bytes(4, "big"):
+                    request = Request.decode(data[at : at + 28])
+                    reply = data_chunk(request.cookie, 0, b"data") if request.type == Cmd.READ else done(request.cookie)
+                    await loop.sock_sendall(made.far, reply)
+
+    async def session() -> None:
+        async with AsyncNBD(made.handle, most_in_flight=2) as nbd:
+            await nbd.connect_socket(made._near.detach())
+            assert await asyncio.gather(*(nbd.pread(4, 0) for _ in range(3))) == [b"data"] * 3
+            await nbd.flush()
+
+    async def main() -> None:
+        serving, task = asyncio.ensure_future(server()), asyncio.ensure_future(session())
+        await turns(turn)
+        task.cancel()
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.wait([task])
+        assert task.cancelled()
+        assert made.handle._closed
+        serving.cancel()
+
+    run(main())
+    made.close()
+    assert os.listdir("/proc/self/fd") == descriptors
 
 
 @pytest.mark.parametrize("where", ["tcp", "unix"])
