@@ -18,7 +18,8 @@ from nbdtest.conformance.client_source import ClientSource
 from nbdtest.errors import UsageError
 from nbdtest.fakeserver import FakeServer
 from nbdtest.fuzz.client_finding import ClientFinding
-from nbdtest.fuzz.problem import SANITIZER_WORDS, Kind, Problem
+from nbdtest.fuzz.last_words import crash_site, sanitizer_report, sanitizer_site
+from nbdtest.fuzz.problem import Kind, Problem
 from nbdtest.fuzz.strategies.exports import Misbehaviour, misbehaviours
 from nbdtest.model import MemoryDisk
 from nbdtest.net.clock import monotonic_s
@@ -142,13 +143,14 @@ class ClientCampaign:
 
     @staticmethod
     def _judge(ended: Exit | None, output: str, *, correct: bool) -> Problem | None:
-        report = next((line for line in output.splitlines() if any(word in line for word in SANITIZER_WORDS)), "")
-        if report:
-            return Problem(kind=Kind.SANITIZER, rule="a sanitizer complains", detail=report)
+        if report := sanitizer_report(output):
+            site = sanitizer_site(output)
+            return Problem(kind=Kind.SANITIZER, rule="a sanitizer complains", detail=report, site=site)
         if ended is None:
             return Problem(kind=Kind.HANG, rule="the client stays although the server has gone")
         if ended.signal is not None:
-            return Problem(kind=Kind.DEATH, rule="the client dies", detail=str(ended))
+            site = crash_site(f"{ended}\n{output}")
+            return Problem(kind=Kind.DEATH, rule="the client dies", detail=str(ended), site=site)
         if correct and ended.status:
             return Problem(kind=Kind.WRONG_REPLY, rule="the client fails on a correct server", detail=str(ended))
         return None

@@ -75,7 +75,8 @@ class Finding:
 def name_of(problem: Problem) -> str:
     """The name of a finding of this problem."""
     digest = hashlib.sha256("\0".join(problem.identity).encode()).hexdigest()[:8]
-    words = f"{problem.kind} {problem.about.lower().replace('cmd_', '')} {digest}"
+    kind, about, _ = problem.identity
+    words = f"{kind} {about.lower().replace('cmd_', '')} {digest}"
     return "-".join(words.replace("_", " ").split())
 
 
@@ -144,6 +145,7 @@ def problem_to_json(problem: Problem) -> dict[str, str]:
         "about": problem.about,
         "requirement": problem.requirement,
         "detail": problem.detail,
+        "site": problem.site,
     }
 
 
@@ -155,6 +157,7 @@ def problem_from_json(row: Mapping[str, str]) -> Problem:
         about=row["about"],
         requirement=row["requirement"],
         detail=row["detail"],
+        site=row.get("site", ""),
     )
 
 

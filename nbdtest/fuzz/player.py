@@ -23,7 +23,8 @@ from nbdtest.fuzz.etiquette import Etiquette, export_of, may_be_left
 from nbdtest.fuzz.exchange import Exchange, Log
 from nbdtest.fuzz.ground import CHANGING, Ground, Law, survey
 from nbdtest.fuzz.judge import Judge
-from nbdtest.fuzz.problem import SANITIZER_WORDS, Kind, Problem, Trouble
+from nbdtest.fuzz.last_words import crash_site, sanitizer_report, sanitizer_site
+from nbdtest.fuzz.problem import Kind, Problem, Trouble
 from nbdtest.fuzz.rote import Resumed, Rote
 from nbdtest.fuzz.script import Hostile, Leave, Mode, Opening, Script, Send, Way
 from nbdtest.fuzz.shadow import Shadow
@@ -328,7 +329,7 @@ class Player:
         """Look after the server: what killed it matters more than what it said last."""
         source = self.target.source
         output = source.output()
-        report = next((line for line in output.splitlines() if any(word in line for word in SANITIZER_WORDS)), "")
+        report = sanitizer_report(output)
         about = problem.about if problem is not None else ""
         obituary, trouble = source.obituary(), ""
         if not (report or obituary) and (trouble := self.target.trouble()):
@@ -336,10 +337,12 @@ class Player:
             obituary = source.obituary()
         seen = str(problem) if problem is not None else ""
         if report:
-            problem = Problem(kind=Kind.SANITIZER, rule="a sanitizer complains", about=about, detail=report)
+            site = sanitizer_site(output)
+            problem = Problem(kind=Kind.SANITIZER, rule="a sanitizer complains", about=about, detail=report, site=site)
         elif obituary:
             detail = "; ".join(filter(None, (_shortened(obituary), seen)))
-            problem = Problem(kind=Kind.DEATH, rule="the server dies", about=about, detail=detail)
+            site = crash_site(obituary)
+            problem = Problem(kind=Kind.DEATH, rule="the server dies", about=about, detail=detail, site=site)
         elif trouble:
             rule = "the server no longer serves a new client"
             problem = Problem(kind=Kind.HANG, rule=rule, about=about, detail="; ".join(filter(None, (trouble, seen))))

@@ -5,10 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-__all__ = ["SANITIZER_WORDS", "Kind", "Problem", "Trouble"]
-
-SANITIZER_WORDS = ("AddressSanitizer", "UndefinedBehaviorSanitizer", "ThreadSanitizer", "runtime error:")
-"""What the reports of sanitizers say."""
+__all__ = ["Kind", "Problem", "Trouble"]
 
 
 class Kind(enum.StrEnum):
@@ -28,7 +25,8 @@ class Kind(enum.StrEnum):
 class Problem:
     """Something that a server did wrong.
 
-    `rule` is a sentence without numbers, `about` the kind of request it concerns; `detail` has the numbers.
+    `rule` is a sentence without numbers, `about` the kind of request it concerns; `detail` has the numbers. `site` is
+    where a program died: that tells one crash from another better than what was asked for.
     """
 
     kind: Kind
@@ -36,11 +34,16 @@ class Problem:
     about: str = ""
     requirement: str = ""
     detail: str = ""
+    site: str = ""
 
     @property
     def identity(self) -> tuple[str, str, str]:
         """What makes two problems the same."""
-        return self.kind.value, self.about, self.rule
+        return (
+            (self.kind.value, "", f"{self.rule} in {self.site}")
+            if self.site
+            else (self.kind.value, self.about, self.rule)
+        )
 
     def __str__(self) -> str:
         where = f" [{self.requirement}]" if self.requirement else ""

@@ -123,6 +123,23 @@ def test_a_finding_is_kept_when_somebody_has_had_enough_of_making_it_small(monke
     assert 1 <= finding.script.commands < 50
 
 
+def test_what_happens_now_and_then_only_is_made_small_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown = Command(type=Cmd(0x63))
+    with player_on("builtin:command.unknown-succeeds") as player:
+        campaign = Campaign(player, seed=1)
+        play = player.play
+        plays = iter(range(100_000))
+
+        def seldom(script: Script, **how: bool) -> Problem | None:
+            return play(script, **how) if next(plays) % 3 == 0 else None
+
+        monkeypatch.setattr(player, "play", seldom)
+        campaign.play(Script(steps=(Send(commands=(unknown,) * 20),)))
+    (finding,) = campaign.progress.findings
+    assert finding.reproducible
+    assert finding.script.commands == 1
+
+
 LEAVES_BY_DISC = Script(steps=(Send(), Leave()))
 
 
