@@ -16,10 +16,14 @@ __all__ = ["ServerSource", "Vitals"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vitals:
-    """What the processes of a server use at one moment, in sum. `cpu_s` counts since their start."""
+    """What the processes of a server use at one moment, in sum.
+
+    `cpu_s` counts since their start; `runnable` is how many threads have a processor or wait for one.
+    """
 
     processes: int
     threads: int
+    runnable: int
     descriptors: int
     resident_bytes: int
     cpu_s: float
