@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="GLOB,...",
-        help="run these checks only: globs on a check's id, its family or a requirement's id; !GLOB leaves out",
+        help="run these checks only: globs on a check's id, its family, a requirement's id or its section "
+        "(#option-types); !GLOB leaves out",
     )
     parser.add_argument(
         "--level", choices=[level.value for level in Level], default=Level.MAY.value, help="leave out weaker rules"
@@ -58,6 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"how long to wait for each single answer (default: {DEFAULT_TIMEOUT_S:g})",
     )
     parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="draw data and offsets from this number; the same one repeats a run (default: 0)",
+    )
+    parser.add_argument(
         "--allow-writes", action="store_true", help="write also to servers that are running already: data are lost"
     )
     parser.add_argument(
@@ -77,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         writer_for(path)
     settings = Settings(
         timeout_s=arguments.timeout,
+        seed=arguments.seed,
         strict=arguments.strict,
         allow_writes=arguments.allow_writes,
         deviations=read_deviations(_lists(arguments)),
@@ -97,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
             subject.preflight()
         try:
             for subject in subjects:
-                results += _run(subject, checks, console, verbose=arguments.verbose)
+                results += _run(subject, checks, console, seed=arguments.seed, verbose=arguments.verbose)
                 targets.append(subject.info())
         except KeyboardInterrupt:
             console.say("interrupted: the results so far are not reported", style="bold")
@@ -108,6 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
         results=Report.merged(results),
         rules=rules_of(checks),
         strict=arguments.strict,
+        seed=arguments.seed,
     )
     for target in targets:
         console.say(f"{target.name}: {verdict(report, target.name)}", style="bold")
@@ -121,10 +131,10 @@ def run(arguments: argparse.Namespace) -> int:
     return int(report.failed)
 
 
-def _run(subject: Subject, checks: Sequence[Check], console: Console, *, verbose: bool) -> list[Result]:
+def _run(subject: Subject, checks: Sequence[Check], console: Console, *, seed: int, verbose: bool) -> list[Result]:
     """Run all checks on one server, and print what is not as it should be."""
     version = subject.source.version
-    console.say(f"{subject.spec.name}{f' ({version})' if version else ''}", style="bold")
+    console.say(f"{subject.spec.name}{f' ({version})' if version else ''}, seed {seed}", style="bold")
     if not subject.source.writable:
         why = "its profile says read_only" if subject.spec.read_only else "it was not started here; see --allow-writes"
         console.say(f"  checks that write are skipped: {why}")
@@ -134,19 +144,19 @@ def _run(subject: Subject, checks: Sequence[Check], console: Console, *, verbose
             result = subject.run(check)
             results.append(result)
             if needs_detail(result) and not result.expected:
-                _print_details(console, result, subject.spec.text)
+                _print_details(console, result, repeat_command(subject.spec.text, result.check, seed))
             elif verbose:
                 console.say(f"  {word(result)}: {result.check}{_reason(result)}")
             advance()
     return results
 
 
-def _print_details(console: Console, result: Result, spec: str) -> None:
+def _print_details(console: Console, result: Result, again: str) -> None:
     console.say(f"\n  {word(result)}: {result.check}: {result.title}", style=STYLES.get(word(result), ""))
     blocks = [result.message]
     if result.transcript:
         blocks.append(f"what was sent and received:\n{result.transcript}")
-    blocks.append(f"again: {repeat_command(spec, result.check)}")
+    blocks.append(f"again: {again}")
     for block in blocks:
         for line in printable(block).strip("\n").split("\n"):
             console.say(f"    {line}")

@@ -160,8 +160,9 @@ def select(
 ) -> tuple[Check, ...]:
     """Choose checks; an empty criterion chooses all.
 
-    `ids` are globs and also match a requirement's id or a family, so that one list serves `--nbd-checks`; a leading "!"
-    takes out what it matches. `level` drops what is weaker. `sections` match anywhere in the section's name.
+    `ids` are globs and also match a family, a requirement's id or its section, in full or from the "#" on, so that one
+    list serves `--nbd-checks`; a leading "!" takes out what it matches. `level` drops what is weaker. `sections` match
+    anywhere in the section's name.
 
     Raises:
         UsageError: an entry of `ids` matches no check at all.
@@ -169,7 +170,7 @@ def select(
     everything = tuple(checks)
     for pattern in ids:
         if not any(_matches(item, pattern.removeprefix("!")) for item in everything):
-            raise UsageError(f"no check, requirement or family matches {pattern!r}")
+            raise UsageError(f"no check, family, requirement or section matches {pattern!r}")
     wanted = [pattern for pattern in ids if not pattern.startswith("!")]
     unwanted = [pattern[1:] for pattern in ids if pattern.startswith("!")]
     return tuple(
@@ -186,4 +187,6 @@ def select(
 
 
 def _matches(item: Check, pattern: str) -> bool:
-    return any(fnmatchcase(name, pattern) for name in (item.id, item.family, *item.proves))
+    sections = {row.section for row in item.requirements}
+    fragments = {section[section.index("#") :] for section in sections if "#" in section}
+    return any(fnmatchcase(name, pattern) for name in (item.id, item.family, *item.proves, *sections, *fragments))

@@ -67,8 +67,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="GLOB,...",
-        help="run these checks only: globs on a check's id, its family or a requirement's id; !GLOB leaves out. "
-        "Repeatable.",
+        help="run these checks only: globs on a check's id, its family, a requirement's id or its section "
+        "(#option-types); !GLOB leaves out. Repeatable.",
     )
     group.addoption(
         "--nbd-expect",
@@ -96,6 +96,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=5.0,
         metavar="SECONDS",
         help="how long to wait for each single answer of a server (default: 5)",
+    )
+    group.addoption(
+        "--nbd-seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="draw the data and offsets of checks from this number; the same one repeats a run (default: 0)",
     )
     group.addoption(
         "--nbd-allow-writes",

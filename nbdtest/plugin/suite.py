@@ -90,7 +90,7 @@ class CheckItem(pytest.Item):
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Say what a server's author needs to know; a traceback is shown for faults outside the check only."""
         if isinstance(excinfo.value, Unsuccessful):
-            return details(excinfo.value.result, repeat(self.subject, self.check.id))
+            return details(excinfo.value.result, repeat(self.subject, self.check.id, self.config.getoption("nbd_seed")))
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
@@ -168,11 +168,12 @@ class Suite:
         self.servers = tuple(subject for subject in self.subjects if isinstance(subject, Subject))
         self.selection = selection
         self.fuzz = fuzz
+        self.seed: int = config.getoption("nbd_seed")
         self._collects = collects
         self._worker = hasattr(config, "workerinput")
         checks = {check.id: check for task in tasks for check in task.checks}
         self.summary = Summary(
-            self.subjects, tuple(checks.values()), reports, strict=bool(config.getoption("nbd_strict"))
+            self.subjects, tuple(checks.values()), reports, strict=bool(config.getoption("nbd_strict")), seed=self.seed
         )
 
     def server(self, name: str) -> Subject:
@@ -183,7 +184,8 @@ class Suite:
         """Say what is tested, and which servers are not written to."""
         lines = []
         if self._collects:
-            lines += [f"nbd: {len(task.checks)} checks on {task.subject.spec.name}" for task in self.tasks]
+            checks = [f"nbd: {len(task.checks)} checks on {task.subject.spec.name}" for task in self.tasks]
+            lines += [*checks, f"nbd: seed {self.seed}"]
         lines += [f"nbd: {note}" for note in self.summary.notes()]
         return lines
 
@@ -294,6 +296,7 @@ def suite_of(config: pytest.Config, arguments: Sequence[str]) -> Suite:
     captures = config.getoption("nbd_pcap")
     settings = Settings(
         timeout_s=float(config.getoption("nbd_timeout")),
+        seed=config.getoption("nbd_seed"),
         strict=bool(config.getoption("nbd_strict")),
         allow_writes=bool(config.getoption("nbd_allow_writes")),
         deviations=read_deviations(config.getoption("nbd_expect")),

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 __all__ = ["Summary", "details", "repeat"]
 
 
-def repeat(subject: Subject | ClientSubject, check: str) -> str:
+def repeat(subject: Subject | ClientSubject, check: str, seed: int = 0) -> str:
     """The command that runs one check on one target again."""
     option = "--nbd-server" if isinstance(subject, Subject) else "--nbd-client"
-    return shlex.join(["pytest", f"{option}={subject.spec.text}", f"--nbd-checks={check}"])
+    seeded = [f"--nbd-seed={seed}"] if seed else []
+    return shlex.join(["pytest", f"{option}={subject.spec.text}", f"--nbd-checks={check}", *seeded])
 
 
 def details(result: Result, again: str) -> str:
@@ -51,11 +52,13 @@ class Summary:
         reports: Sequence[str],
         *,
         strict: bool,
+        seed: int,
     ) -> None:
         self._subjects = subjects
         self._checks = checks
         self._reports = reports
         self._strict = strict
+        self._seed = seed
         self._results: list[Result] = []
         self._targets: dict[str, TargetInfo] = {}
         self._written: list[str] = []
@@ -101,6 +104,7 @@ class Summary:
             results=Report.merged(self._results),
             rules=rules_of(self._checks),
             strict=self._strict,
+            seed=self._seed,
         )
 
     def write_reports(self) -> None:
@@ -144,7 +148,7 @@ class Summary:
         )
         for result in results:
             if result.fails_run(strict=self._strict) or (result.outcome is Outcome.WARNED and not result.expected):
-                _print_result(terminal, report, result, repeat(subject, result.check))
+                _print_result(terminal, report, result, repeat(subject, result.check, self._seed))
         if subject.note:
             terminal.write_line(f"  {subject.note} (--nbd-allow-writes runs them)")
 

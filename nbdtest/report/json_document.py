@@ -17,6 +17,7 @@ def json_document(report: Report) -> str:
         "schema": SCHEMA,
         "tool": report.tool,
         "strict": report.strict,
+        "seed": report.seed,
         "failed": report.failed,
         "summary": report.summary(),
         "targets": [target_row(target) for target in report.targets],

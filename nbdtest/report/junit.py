@@ -62,7 +62,8 @@ def _case(report: Report, target: TargetInfo, result: Result) -> ET.Element:
 
 def _details(report: Report, target: TargetInfo, result: Result) -> str:
     parts = [result.title, result.message, "\n".join(rule_lines(report, result)), result.transcript]
-    return "\n\n".join(part for part in [*parts, f"again: {repeat_command(target.spec, result.check)}"] if part)
+    again = repeat_command(target.spec, result.check, report.seed)
+    return "\n\n".join(part for part in [*parts, f"again: {again}"] if part)
 
 
 def _text(text: str) -> str:

@@ -51,7 +51,7 @@ def _detail(report: Report, target: TargetInfo, result: Result) -> list[str]:
         lines += ["", *_fenced(result.message)]
     if result.transcript:
         lines += ["", "What was sent and received:", "", *_fenced(result.transcript)]
-    return [*lines, "", "Again:", "", *_fenced(repeat_command(target.spec, result.check))]
+    return [*lines, "", "Again:", "", *_fenced(repeat_command(target.spec, result.check, report.seed))]
 
 
 def _fenced(text: str) -> list[str]:

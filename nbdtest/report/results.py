@@ -91,6 +91,8 @@ class Report:
     tool: str = "nbdtest"
     strict: bool = False
     """Whether a broken SHOULD fails the run."""
+    seed: int = 0
+    """What the random data and offsets of the checks were drawn from."""
 
     @property
     def failed(self) -> bool:

@@ -36,9 +36,9 @@ def verdict(report: Report, target: str) -> str:
     return ", ".join(f"{number} {key}" for key, number in counts(report, target).items()) or "nothing was checked"
 
 
-def repeat_command(spec: str, check: str) -> str:
-    """The command that runs one check on one server again."""
-    return shlex.join(["nbdtest", "check", spec, "--checks", check])
+def repeat_command(spec: str, check: str, seed: int = 0) -> str:
+    """The command that runs one check on one server again, with the same random data."""
+    return shlex.join(["nbdtest", "check", spec, "--checks", check, *(["--seed", str(seed)] if seed else [])])
 
 
 def rule_lines(report: Report, result: Result) -> list[str]:

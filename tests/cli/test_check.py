@@ -106,6 +106,15 @@ def test_json_is_the_report_and_nothing_else(capsys: pytest.CaptureFixture[str])
     assert document["targets"][0]["name"] == "listen-python"
 
 
+def test_the_seed_is_told_and_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    run("--seed", "17", "--json")
+    assert json.loads(capsys.readouterr().out)["seed"] == 17
+    run("--seed", "17")
+    told = capsys.readouterr().out
+    assert "seed 17" in told.partition("\n")[0]
+    assert "--checks demo.fails --seed 17" in told
+
+
 def test_reports_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [tmp_path / "new" / f"r{suffix}" for suffix in (".json", ".md", ".xml", ".html")]
     run(*(word for path in paths for word in ("--report", str(path))))

@@ -149,7 +149,7 @@ CONFIGURATIONS: dict[str, Configuration] = {
 
 @contextmanager
 def target_of(
-    configuration: Configuration, *, change: Callable[[FakeServer], None] | None = None
+    configuration: Configuration, *, change: Callable[[FakeServer], None] | None = None, seed: int = 0
 ) -> Iterator[ServerTarget]:
     """A target on a fresh fake server; `change` makes it wrong first."""
 
@@ -161,6 +161,6 @@ def target_of(
 
     source = InProcess(begin(), begin, export_name=configuration.export_name)
     try:
-        yield ServerTarget(source, timeout_s=2.0, quiet_s=QUIET_S, bad_range=configuration.bad_range)
+        yield ServerTarget(source, timeout_s=2.0, quiet_s=QUIET_S, seed=seed, bad_range=configuration.bad_range)
     finally:
         source.close()

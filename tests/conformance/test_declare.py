@@ -77,6 +77,11 @@ def test_checks_that_need_a_writable_export_say_that_they_write() -> None:
         ({"ids": ["OPT-040"]}, lambda item: "OPT-040" in item.proves),
         ({"ids": ["chunk.*", "!chunk.few"]}, lambda item: item.family == "chunk" and item.id != "chunk.few"),
         ({"ids": ["!tls"]}, lambda item: item.family != "tls"),
+        (
+            {"ids": ["#size-constraints"]},
+            lambda item: "proto.md#size-constraints" in {r.section for r in item.requirements},
+        ),
+        ({"ids": ["resize/*"]}, lambda item: any(row.section.startswith("resize/") for row in item.requirements)),
         ({"level": Level.MUST}, lambda item: item.level is Level.MUST),
         ({"families": ["df", "trim"]}, lambda item: item.family in ("df", "trim")),
         ({"requirements": ["CMD-005"]}, lambda item: "CMD-005" in item.proves),
@@ -94,7 +99,7 @@ def test_checks_can_be_chosen(criteria, chosen) -> None:  # type: ignore[no-unty
 
 
 def test_a_pattern_that_matches_nothing_is_a_mistake() -> None:
-    with pytest.raises(UsageError, match=r"no check, requirement or family matches 'optoin\.\*'"):
+    with pytest.raises(UsageError, match=r"no check, family, requirement or section matches 'optoin\.\*'"):
         select(each_check(), ids=["optoin.*"])
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from nbdtest.conformance import Capability, each_check, run_check
 from nbdtest.report.results import Outcome
+from nbdtest.wire import Sender
 from tests.conformance.configurations import CONFIGURATIONS, target_of
 
 NOT_IN_PROCESS = {Capability.OWN_PROCESS, Capability.TCP}
@@ -42,3 +43,19 @@ def test_every_check_runs_on_some_configuration() -> None:
         only = CONFIGURATIONS[name].only
         everywhere &= skipped | {item.id for item in each_check() if only and item.family not in only}
     assert everywhere - expected == set()
+
+
+def sent_with(seed: int) -> list[bytes]:
+    """All that two checks send: one that draws as it goes, and one that looks at answers gathered for all."""
+    checks = {item.id: item for item in each_check()}
+    sent = []
+    with target_of(CONFIGURATIONS["full"], seed=seed) as target:
+        for id in ("data.shadow-copy", "chunk.success-is-whole"):
+            run_check(checks[id], target)
+            sent += [record.data for record in target.transcript if record.sender is Sender.CLIENT]
+    return sent
+
+
+def test_a_run_sends_the_same_bytes_again_with_the_same_seed_alone() -> None:
+    assert sent_with(7) == sent_with(7)
+    assert sent_with(7) != sent_with(8)
