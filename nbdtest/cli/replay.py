@@ -14,6 +14,7 @@ from nbdtest.fuzz.clients import ClientCampaign
 from nbdtest.fuzz.finding import Finding, load, read
 from nbdtest.fuzz.player import Player
 from nbdtest.fuzz.problem import Problem
+from nbdtest.fuzz.replay import must_bear
 
 __all__ = ["add_arguments", "run"]
 
@@ -66,6 +67,7 @@ def _play(finding: Finding, arguments: argparse.Namespace) -> bool:
     source = open_source(parse_server(arguments.server or finding.spec), allow_writes=arguments.allow_writes)
     try:
         player = Player(ServerTarget(source, timeout_s=arguments.timeout))
+        must_bear(player, finding.script)
         problem = player.play(finding.script, record=True, afresh=True)
     finally:
         source.close()

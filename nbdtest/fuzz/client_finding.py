@@ -49,7 +49,8 @@ RULES = {rules}
 
 
 def test_finding():
-    assert replay_client(COMMAND, RULES) is None
+    problem = replay_client(COMMAND, RULES)
+    assert problem is None, str(problem)
 '''
 
 

@@ -40,13 +40,15 @@ class Corpus:
     def load(self, ground: Ground, export: str) -> None:
         """Read what is there; transcripts become sessions for `export`, which is like `ground`.
 
+        Left out are sessions that could change a disk that is not to be changed: a corpus may come from another server.
+
         Raises:
             UsageError: a file holds neither; the message names it.
         """
         for path in sorted(self.folder.iterdir()):
             if path.suffix in (".json", ".jsonl", ".bin"):
                 try:
-                    self.scripts += _scripts_in(path, ground, export)
+                    self.scripts += filter(ground.bears, _scripts_in(path, ground, export))
                 except (OSError, ValueError, UsageError) as error:
                     raise UsageError(f"{path} holds no session: {error}") from error
                 self._names.add(path.name)

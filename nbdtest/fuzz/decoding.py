@@ -212,7 +212,7 @@ def _illegal(choice: int, flags: int, place: int, amount: int, near: int, far: i
     On a server whose data is not to be touched nothing is sent that could write.
     """
     kinds = [Cmd.READ, Cmd.BLOCK_STATUS, Cmd.CACHE, _UNKNOWN[near % len(_UNKNOWN)], Cmd.FLUSH]
-    if ground.writable or ground.read_only:
+    if ground.takes_writes:
         kinds += [Cmd.WRITE, Cmd.TRIM, Cmd.WRITE_ZEROES]
     kind = kinds[amount % len(kinds)]
     # Not PAYLOAD_LEN, which would make a server of extended headers wait for a payload.

@@ -41,16 +41,20 @@ __all__ = [
 _TEST = '''\
 """{rule}
 
-Found by `nbdtest fuzz {spec}`{version}. Run it on a server with `pytest --nbd-server=SPEC`.
+Found by `nbdtest fuzz`{version}. `pytest` runs it on the same server, `pytest --nbd-server=SPEC` on another one.
 """
+
+import pytest
 
 from nbdtest.fuzz.replay import {names}, replay
 
 SCRIPT = {script}
 
 
+@pytest.mark.nbd_server({spec})
 def test_finding(nbd_server):
-    assert replay(SCRIPT, nbd_server.source) is None
+    problem = replay(SCRIPT, nbd_server.source)
+    assert problem is None, str(problem)
 '''
 
 
@@ -98,7 +102,7 @@ def save(finding: Finding, folder: Path, *, transcript: Transcript, output: str)
     }
     test = _TEST.format(
         rule=docstring(str(problem)),
-        spec=docstring(finding.spec),
+        spec=json.dumps(finding.spec, ensure_ascii=False),
         version=f", {finding.version}" if finding.version else "",
         script=format_script(finding.script),
         names=", ".join(_names_in(finding.script)),

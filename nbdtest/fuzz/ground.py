@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 
@@ -9,8 +10,9 @@ from nbdtest.conformance.capability import Capability
 from nbdtest.conformance.target import ServerTarget
 from nbdtest.errors import UsageError
 from nbdtest.fuzz.commands import Command
-from nbdtest.fuzz.script import Mode
+from nbdtest.fuzz.script import Hostile, Mode, Script, Send, Step
 from nbdtest.wire import Cmd, CmdFlag, TransmissionFlag
+from nbdtest.wire.numbers import EXTENDED_REQUEST_MAGIC, REQUEST_MAGIC
 
 __all__ = ["CHANGING", "WINDOW", "WITHOUT_RANGE", "Ground", "Law", "survey"]
 
@@ -27,6 +29,16 @@ _OFFERED = {
 }
 CHANGING = frozenset({Cmd.WRITE, Cmd.TRIM, Cmd.WRITE_ZEROES})
 """The commands after which the disk is another."""
+_REQUEST_TO_WRITE = re.compile(
+    b"(?:%s|%s)..(?:%s)"
+    % (
+        re.escape(REQUEST_MAGIC.to_bytes(4, "big")),
+        re.escape(EXTENDED_REQUEST_MAGIC.to_bytes(4, "big")),
+        b"|".join(re.escape(int(kind).to_bytes(2, "big")) for kind in sorted(CHANGING)),
+    ),
+    re.DOTALL,
+)
+"""Magic, flags and type of a request that changes the disk, anywhere in bytes that make no sense otherwise."""
 _CARRIES = frozenset({Cmd.READ, Cmd.WRITE})
 WITHOUT_RANGE = frozenset({Cmd.FLUSH, Cmd.DISC})
 """The commands that concern no range of the export."""
@@ -57,6 +69,15 @@ class Ground:
     def read_only(self) -> bool:
         """Whether writes have to be refused."""
         return bool(self.flags & TransmissionFlag.READ_ONLY)
+
+    @property
+    def takes_writes(self) -> bool:
+        """Whether requests that write may be sent: the disk may be changed, or they have to be refused."""
+        return self.writable or self.read_only
+
+    def bears(self, script: Script) -> bool:
+        """Whether `script` may be played: not if it could change a disk that is not to be changed."""
+        return self.takes_writes or not any(map(_could_write, script.steps))
 
 
 class Law:
@@ -92,6 +113,12 @@ class Law:
             if length > self._maximum and kind in _CARRIES:
                 return "its payload is too large"
         return ""
+
+
+def _could_write(step: Step) -> bool:
+    if isinstance(step, Send):
+        return any(command.type in CHANGING for command in step.commands)
+    return isinstance(step, Hostile) and _REQUEST_TO_WRITE.search(step.data) is not None
 
 
 @cache

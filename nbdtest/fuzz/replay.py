@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nbdtest.conformance.source import ServerSource
 from nbdtest.conformance.target import DEFAULT_TIMEOUT_S, ServerTarget
+from nbdtest.errors import UsageError
 from nbdtest.fuzz.commands import Command
 from nbdtest.fuzz.player import Player
 from nbdtest.fuzz.problem import Problem
@@ -23,10 +24,28 @@ __all__ = [
     "Script",
     "Send",
     "Way",
+    "must_bear",
     "replay",
 ]
 
 
 def replay(script: Script, source: ServerSource, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Problem | None:
-    """Play `script` on a server and say what it did wrong, if anything."""
-    return Player(ServerTarget(source, timeout_s=timeout_s)).play(script, afresh=True)
+    """Play `script` on a server and say what it did wrong, if anything.
+
+    Raises:
+        UsageError: it could write to a server whose disk is not to be changed.
+    """
+    player = Player(ServerTarget(source, timeout_s=timeout_s))
+    must_bear(player, script)
+    return player.play(script, afresh=True)
+
+
+def must_bear(player: Player, script: Script) -> None:
+    """See that `script` may be played.
+
+    Raises:
+        UsageError: it could write to a server whose disk is not to be changed.
+    """
+    if not player.ground.bears(script):
+        name = player.target.source.name
+        raise UsageError(f"{name} was running before and its disk is not to be changed, but this session could write")

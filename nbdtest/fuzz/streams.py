@@ -70,7 +70,7 @@ def script_of(stream: bytes, ground: Ground, export: str) -> Script | None:
     try:
         return _legal(stream, ground, export)
     except PeerViolation:
-        if not (ground.writable or ground.read_only):
+        if not ground.takes_writes:
             return None
         return Script(steps=(Hostile(data=stream, early=True), Send()))
 
@@ -156,7 +156,7 @@ def _command(request: Request | ExtendedRequest, payload: bytes, ground: Ground)
         raise PeerViolation("a range where none belongs")
     if request.type in (Cmd.READ, Cmd.WRITE) and request.length > MOST_PAYLOAD:
         raise PeerViolation("more than is worth judging")
-    if request.type in CHANGING and not (ground.writable or ground.read_only):
+    if request.type in CHANGING and not ground.takes_writes:
         raise PeerViolation("it would change the disk")
     seed = payload[0] if request.type == Cmd.WRITE and payload else 0
     return Command(type=request.type, flags=flags, offset=request.offset, length=request.length, seed=seed)

@@ -120,6 +120,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Set up the part that runs the suite, if an option or an argument asks for it."""
     config.addinivalue_line("markers", "nbd: the checks of the NBD conformance suite")
+    config.addinivalue_line("markers", "nbd_server(SPEC): the server of a test when --nbd-server names none")
     arguments = [argument for argument in config.args if _names_suite(config, argument)]
     if not (config.getoption("nbd_server") or config.getoption("nbd_client") or arguments):
         return
@@ -136,16 +137,24 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that uses `nbd_server` once for each server, when there are several."""
+    """Run a test that uses `nbd_server` once for each server, when there are several, or on the one of its marker."""
     suite: Suite | None = metafunc.config.pluginmanager.get_plugin(SUITE)
-    if suite is not None and len(suite.servers) > 1 and "nbd_server" in metafunc.fixturenames:
+    if "nbd_server" not in metafunc.fixturenames:
+        return
+    marker = metafunc.definition.get_closest_marker("nbd_server")
+    if suite is not None and len(suite.servers) > 1:
         names = [subject.spec.name for subject in suite.servers]
         metafunc.parametrize("nbd_server", names, indirect=True, scope="session")
+    elif marker is not None and (suite is None or not suite.servers):
+        metafunc.parametrize("nbd_server", marker.args, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
 def nbd_server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """The server that --nbd-server names, by default the one that comes with nbdtest: `uri`, `connect()`, `name`."""
+    """The server that --nbd-server names, by default the one that comes with nbdtest: `uri`, `connect()`, `name`.
+
+    Without the option, a test with the marker `nbd_server(SPEC)` gets that one.
+    """
     from nbdtest.fixtures.parsing import parse_server
     from nbdtest.fixtures.server import Server, server_of
 
@@ -154,7 +163,7 @@ def nbd_server(request: pytest.FixtureRequest) -> Iterator[Server]:
         subject = suite.server(getattr(request, "param", suite.servers[0].spec.name))
         yield Server(subject.source)
         return  # the suite stops it, whose items use it too
-    with server_of(parse_server("builtin")) as server:
+    with server_of(parse_server(getattr(request, "param", "builtin"))) as server:
         yield server
 
 

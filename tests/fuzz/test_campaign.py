@@ -13,6 +13,7 @@ from hypothesis import find, settings
 from nbdtest.cli import main
 from nbdtest.conformance.target import ServerTarget
 from nbdtest.errors import PeerViolation, UsageError
+from nbdtest.fakeserver import FakeServer
 from nbdtest.fixtures.deviations import Deviation, packaged_deviations
 from nbdtest.fixtures.foreseen import is_foreseen
 from nbdtest.fixtures.parsing import parse_server
@@ -20,12 +21,15 @@ from nbdtest.fixtures.sources import open_source
 from nbdtest.fuzz import campaign as campaign_module
 from nbdtest.fuzz.campaign import Campaign, Limits
 from nbdtest.fuzz.commands import Command
+from nbdtest.fuzz.corpus import Corpus
 from nbdtest.fuzz.finding import Finding, load, save
 from nbdtest.fuzz.player import STAYS_OPEN, Player
 from nbdtest.fuzz.problem import Kind, Problem
-from nbdtest.fuzz.script import Leave, Opening, Script, Send
+from nbdtest.fuzz.script import Hostile, Leave, Opening, Script, Send
 from nbdtest.fuzz.strategies import sessions
 from nbdtest.wire import Cmd, InfoRequest, MetaContextRequest, Opt, Option, Transcript
+
+pytest_plugins = ["pytester"]
 
 
 @contextmanager
@@ -229,6 +233,42 @@ def test_the_command_line_finds_keeps_and_replays(tmp_path: Path, capsys: pytest
     assert "it succeeds although the command is unknown" in capsys.readouterr().out
     assert main(["replay", str(folder), "--server", "builtin"]) == 0
     assert "all is well" in capsys.readouterr().out
+
+
+def test_the_test_of_a_finding_fails_on_the_server_it_was_found_on_and_passes_on_another(
+    pytester: pytest.Pytester,
+) -> None:
+    problem = Problem(kind=Kind.WRONG_REPLY, rule="it succeeds", about="an unknown command")
+    script = Script(steps=(Send(commands=(Command(type=Cmd(0x63)),)),))
+    finding = Finding(problem=problem, script=script, spec="builtin:command.unknown-succeeds")
+    folder = save(finding, pytester.path, transcript=Transcript(), output="")
+    failed = pytester.runpytest_subprocess(str(folder))
+    failed.assert_outcomes(failed=1)
+    failed.stdout.fnmatch_lines(["*AssertionError: wrong reply: an unknown command: it succeeds although *"])
+    pytester.runpytest_subprocess(str(folder), "--nbd-server=builtin").assert_outcomes(passed=1)
+
+
+def test_a_server_whose_disk_is_not_to_be_changed_is_spared_the_sessions_of_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writes = Script(steps=(Send(commands=(Command(type=Cmd.WRITE, length=512, seed=7),)),))
+    hidden = Script(steps=(Hostile(data=b"??" + Command(type=Cmd.TRIM, length=512).encode(1)),))
+    reads = Script(steps=(Send(commands=(Command(type=Cmd.READ, length=512),)), Hostile(data=b"?")))
+    corpus = Corpus(tmp_path / "corpus")
+    for script in (writes, hidden, reads):
+        corpus.add(script)
+    problem = Problem(kind=Kind.WRONG_DATA, rule="the data is wrong")
+    finding = Finding(problem=problem, script=writes, spec="builtin")
+    folder = save(finding, tmp_path, transcript=Transcript(), output="")
+    with FakeServer(size=1 << 20, tolerate="*") as server:
+        assert main(["replay", str(folder), "--server", server.uri]) == 2
+        assert "this session could write" in capsys.readouterr().err
+        run = ["fuzz", server.uri, "--sessions", "1", "--seed", "1", "--corpus", str(corpus.folder)]
+        assert main([*run, "--into", str(tmp_path)]) == 0
+        assert "1 sessions from" in capsys.readouterr().out
+        assert bytes(server.disk.read(0, 512)) == bytes(512)
+        assert main(["replay", str(folder), "--server", server.uri, "--allow-writes"]) == 0
+        assert bytes(server.disk.read(0, 512)) != bytes(512)
 
 
 def test_the_command_line_says_when_nothing_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,6 +55,31 @@ def test_each_server_of_the_option_is_given_to_the_test(pytester: pytest.Pyteste
     result.stdout.fnmatch_lines(["*test_size?builtin? PASSED*", "*test_size?builtin-2? PASSED*"])
 
 
+@pytest.mark.parametrize(
+    ("options", "size"), [((), 8 << 20), (("--nbd-server=builtin",), 64 << 20)], ids=["marker", "option"]
+)
+def test_a_marker_names_the_server_unless_the_option_does(
+    pytester: pytest.Pytester, options: tuple[str, ...], size: int
+) -> None:
+    serve = f"{sys.executable} -m nbdtest serve --unix {{unix}} --size 8M"
+    result = run(
+        pytester,
+        f"""
+        import pytest
+
+        @pytest.mark.nbd_server("listen: {serve}")
+        def test_size(nbd):
+            assert nbd.get_size() == {size}
+
+        def test_another(nbd):
+            assert nbd.get_size() == 64 << 20
+        """,
+        "--strict-markers",
+        *options,
+    )
+    result.assert_outcomes(passed=2)
+
+
 def test_stdio_server_is_connected_to_without_a_uri(pytester: pytest.Pytester) -> None:
     result = run(
         pytester,
