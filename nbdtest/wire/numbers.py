@@ -78,6 +78,14 @@ class Number(enum.IntEnum):
 class Flags(enum.IntFlag, boundary=enum.KEEP):
     """A bit set; bits without a name are kept and printed in hexadecimal."""
 
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        # enum remembers every value it has seen: those of somebody who sends random ones would fill the memory.
+        found: Self | None = super()._missing_(value)
+        if found is not None and int(found) & ~sum(cls):
+            cls._value2member_map_.pop(int(found), None)
+        return found
+
     def beyond(self, allowed: int) -> Self:
         """Return the bits that are not in `allowed`, those without a name too, which `& ~allowed` would forget."""
         return type(self)(int(self) & ~int(allowed))

@@ -23,7 +23,7 @@ from nbdtest.fuzz.strategies import pattern
 from nbdtest.model import MemoryDisk
 from nbdtest.wire import Cmd
 from tests.pairs.link import Link
-from tests.pairs.test_sessions import Watched, watch
+from tests.pairs.test_sessions import Watched, WatchedExtended, watch
 
 SIZE = 1 << 16
 MODES = {"simple": (False, False), "structured": (True, False), "extended": (True, True)}
@@ -84,7 +84,8 @@ def damaged(stream: bytes, chance: random.Random) -> bytes:
     return bytes(data)
 
 
-def survives_as_client(stream: bytes, chance: random.Random) -> None:
+def survives_as_client(stream: bytes, mode: str, chance: random.Random) -> list[int]:
+    """Give a client what a server says in this mode, piece by piece; return how the commands ended that it sent."""
     wanted = ClientSettings("damaged", meta_contexts=["base:allocation"])
     client = Client(wanted)
     watched: list[Watched] = []
@@ -95,12 +96,15 @@ def survives_as_client(stream: bytes, chance: random.Random) -> None:
             client.sent(sum(map(len, client.output())))
             continue
         if client.state is states.READY and not watched:
-            watched = [Watched(each) for each in ASKED]
+            asked = [each for each in ASKED if client.structured or each.type != Cmd.BLOCK_STATUS]
+            watched = [(WatchedExtended if client.extended else Watched)(each) for each in asked]
             for each in watched:
                 client.submit(each.command)
             continue
         space = client.receive_space()
-        count = min(len(space), len(stream) - at, chance.choice((1, 7, 64, 1 << 20)))
+        # No reply must come before its command has been sent.
+        pieces = (1, 7, 64, 1 << 20) if watched else (1, 7)
+        count = min(len(space), len(stream) - at, chance.choice(pieces))
         if not count:
             client.received_end()
             break
@@ -109,11 +113,13 @@ def survives_as_client(stream: bytes, chance: random.Random) -> None:
         client.received(count)
     assert client.over
     assert all(len(each.ends) == 1 for each in watched)
+    return [each.ends[0] for each in watched]
 
 
-def survives_as_server(stream: bytes, chance: random.Random) -> None:
+def survives_as_server(stream: bytes, mode: str, chance: random.Random) -> list[str]:
+    """Give a server of this mode what a client says, piece by piece; return the rules that it saw broken."""
     journal = Journal(records=8)
-    server = Server(settings(True, True), RuleBook(), journal)
+    server = Server(settings(*MODES[mode]), RuleBook(), journal)
     server.start(0.0)
     at = 0
     while at < len(stream) and server.end is None:
@@ -126,16 +132,18 @@ def survives_as_server(stream: bytes, chance: random.Random) -> None:
         pass
     assert server.end is not None
     assert journal.problems == []
+    return [noted.violation.requirement for noted in journal.violations]
 
 
-Survives = Callable[[bytes, random.Random], None]
+Survives = Callable[[bytes, str, random.Random], object]
 
 
-def streams(side: int, seed: int, count: int) -> Iterator[tuple[bytes, random.Random]]:
-    originals = [recorded(*mode)[side] for mode in MODES.values()]
+def streams(side: int, seed: int, count: int) -> Iterator[tuple[bytes, str, random.Random]]:
+    originals = {mode: recorded(*agreed)[side] for mode, agreed in MODES.items()}
     for number in range(count):
         chance = random.Random(f"{seed} {number}")
-        yield damaged(chance.choice(originals), chance), chance
+        mode = chance.choice(list(originals))
+        yield damaged(originals[mode], chance), mode, chance
 
 
 both = pytest.mark.parametrize(
@@ -145,32 +153,46 @@ both = pytest.mark.parametrize(
 
 @both
 def test_damaged_streams_end_in_a_documented_state(side: int, survives: Survives) -> None:
-    for stream, chance in streams(side, 1, 1500):
-        survives(stream, chance)
+    for each in streams(side, 1, 1500):
+        survives(*each)
 
 
 @both
 def test_damaged_streams_leave_no_memory_behind(side: int, survives: Survives) -> None:
-    for stream, chance in streams(side, 2, 100):
-        survives(stream, chance)
+    for each in streams(side, 2, 100):
+        survives(*each)
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
-    for stream, chance in streams(side, 3, 300):
-        survives(stream, chance)
+    for each in streams(side, 3, 300):
+        survives(*each)
     after, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert after - before < 1 << 20
     assert peak - before < 8 << 20
 
 
-@both
-def test_an_undamaged_stream_is_understood(side: int, survives: Survives) -> None:
-    for mode in MODES.values():
-        survives(recorded(*mode)[side], random.Random(1))
+HASTY = {"OPT-017", "TERM-042"}
+"""What a client does that says everything at once and leaves: it waits for no answer, and sends no DISC."""
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("seed", range(4))
+def test_an_undamaged_stream_is_understood(mode: str, seed: int) -> None:
+    said, heard = recorded(*MODES[mode])
+    assert survives_as_client(heard, mode, random.Random(seed)) == [0] * (4 if mode == "simple" else 5)
+    assert set(survives_as_server(said, mode, random.Random(seed))) <= HASTY
+
+
+def test_damage_reaches_transmission_as_well_as_the_handshake() -> None:
+    ends = [survives_as_client(*each) for each in streams(1, 5, 300)]
+    assert sum(any(row) and not all(row) for row in ends) > 40
+    broken = [set(survives_as_server(*each)) - HASTY for each in streams(0, 5, 300)]
+    assert sum(any(rule.startswith(("OPT", "CONV")) for rule in rules) for rules in broken) > 20
+    assert sum(any(rule.startswith(("CMD", "EXT", "RPL", "TERM")) for rule in rules) for rules in broken) > 20
 
 
 @pytest.mark.nightly
 @both
 def test_a_million_damaged_streams(side: int, survives: Survives) -> None:
-    for stream, chance in streams(side, 4, 1_000_000):
-        survives(stream, chance)
+    for each in streams(side, 4, 1_000_000):
+        survives(*each)

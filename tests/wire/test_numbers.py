@@ -94,3 +94,11 @@ def test_one_bit_marks_errors_also_unknown_ones(number: wire.Rep | wire.ReplyTyp
 def test_the_bits_beyond_the_allowed_ones_may_be_unassigned() -> None:
     assert wire.CmdFlag(0x8003).beyond(wire.CmdFlag.FUA | wire.CmdFlag.NO_HOLE) == 0x8000
     assert wire.ClientFlag(0x8000_0003).beyond(3) == 0x8000_0000
+
+
+@every_flag_set
+def test_values_without_a_name_are_not_remembered_for_ever(kind: type[Flags]) -> None:
+    before = len(kind._value2member_map_)
+    for number in range(1, 200):
+        assert kind(number << 32).names() == [f"0x{number << 32:x}"]
+    assert len(kind._value2member_map_) == before
