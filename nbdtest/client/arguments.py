@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-__all__ = ["callback", "file_name", "integer", "string", "string_list", "u32", "u64"]
+__all__ = ["callback", "file_name", "integer", "seconds", "string", "string_list", "u32", "u64"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -84,6 +84,19 @@ def length(name: str, value: int) -> int:
     if number < 0:
         raise ValueError(f"argument {name!r} must not be negative")
     return number
+
+
+def seconds(name: str, value: float) -> float:
+    """A duration.
+
+    Raises:
+        TypeError, ValueError: it is no number, or none that a duration can be.
+    """
+    if not isinstance(value, int | float):
+        raise TypeError(f"argument {name!r} must be a number, not {_type(value)}")
+    if not value >= 0:
+        raise ValueError(f"argument {name!r} must not be negative")
+    return float(value)
 
 
 def callback(name: str, value: F) -> F:

@@ -15,7 +15,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, TypeAlias
 
-from nbdtest.client.errors import Failure
+from nbdtest.client.errors import Failure, TLSError
 from nbdtest.errors import Disconnected, TransportError
 from nbdtest.net.tls import TLSClosed, TLSContext, TLSPipe
 
@@ -137,6 +137,7 @@ class TLSChannel(Channel):
         self._ciphertext = memoryview(bytearray(CIPHERTEXT))
         self._unsent = b""
         self._closing = False
+        self._process = os.getpid()
         self._deaf = False  # the server does not take anything any more
 
     @property
@@ -207,12 +208,12 @@ class TLSChannel(Channel):
         super().half_close()
 
     def close(self) -> None:
-        if not self._closing:
+        if not self._closing and os.getpid() == self._process:  # a forked child must not speak for its parent
             self.half_close()
         super().close()
 
     def wire(self) -> Wire:
-        """The same calls through TLS: they wait, and what goes wrong with TLS is an OSError without a number."""
+        """The same calls through TLS: they wait, and what goes wrong with TLS is a TLSError."""
 
         plaintext = memoryview(bytearray(RECORD))
         poller = select.poll()
@@ -273,7 +274,7 @@ class TLSChannel(Channel):
         except TLSClosed:
             return 0
         except TransportError as error:
-            raise OSError(str(error)) from error
+            raise TLSError(str(error)) from error
 
     def _send_waiting(self, pieces: Sequence[Piece]) -> int:
         """Send everything, however long that takes, and return how much that was."""
@@ -288,7 +289,7 @@ class TLSChannel(Channel):
         except (BrokenPipeError, ConnectionResetError):
             self._deaf = True  # what there is to be received says why
         except TransportError as error:
-            raise OSError(str(error)) from error
+            raise TLSError(str(error)) from error
         return sum(map(len, pieces))
 
     def _send_ciphertext(self, ciphertext: bytes) -> None:

@@ -11,6 +11,7 @@ import math
 import select
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 from nbdtest.client import states
 from nbdtest.client.channel import Channel, TLSChannel
@@ -38,6 +39,7 @@ class Driver:
         self._credentials = credentials
         self._connector: Connector | None = None
         self._handshaking = False
+        self._interrupted = False
         self.before_release: Callable[[], None] | None = None
         """Called before the socket is closed: an event loop has to stop watching it first."""
 
@@ -131,9 +133,12 @@ class Driver:
                 channel.push()
         except Failure as failure:
             engine.die(failure)
+        except BaseException:
+            engine.die(_interrupted())
+            raise
         self._follow_up()
 
-    def receive(self) -> None:
+    def receive(self, deadline: Deadline = FOREVER) -> None:
         """Receive what has come, and answer it. Failure shows in the engine's state."""
         engine = self.engine
         if self._handshaking:
@@ -142,7 +147,7 @@ class Driver:
             channel = self.channel
             if channel is None or engine.over or self._handshaking:
                 break
-            if turn >= RECEIVES_AT_A_TIME and not channel.holds_bytes:
+            if turn and (turn >= RECEIVES_AT_A_TIME or deadline.expired) and not channel.holds_bytes:
                 break
             space = engine.receive_space()
             try:
@@ -150,6 +155,9 @@ class Driver:
             except Failure as failure:
                 engine.die(failure)
                 break
+            except BaseException:
+                engine.die(_interrupted())
+                raise
             if count is None:
                 break
             if not count:
@@ -171,8 +179,7 @@ class Driver:
         except Failure as failure:
             engine.die(failure)
         except BaseException:
-            # What the interrupted system call had done is not known, so the stream has no known position any more.
-            engine.die(Failure("interrupted while waiting for a reply", errno.EINTR))
+            engine.die(_interrupted())
             raise
         else:
             if count:
@@ -184,7 +191,7 @@ class Driver:
         else:
             self._follow_up()
 
-    def notify_read(self) -> None:
+    def notify_read(self, deadline: Deadline = FOREVER) -> None:
         """The socket is readable.
 
         Raises:
@@ -192,7 +199,7 @@ class Driver:
         """
         if not self.direction() & READING:
             raise Failure(f"external event 0 is invalid in state {self.state.name}", errno.EINVAL)
-        self._watched(self.receive)
+        self._watched(lambda: self.receive(deadline))
 
     def notify_write(self) -> None:
         """The socket is writable.
@@ -222,6 +229,8 @@ class Driver:
         Raises:
             Failure: there is nothing to wait for, or the connection died.
         """
+        if self._interrupted:
+            raise Failure("the handle is being closed", errno.ECANCELED)
         engine, channel = self.engine, self.channel
         if engine.has_output and self._connector is None:
             self._watched(self.flush)
@@ -248,7 +257,7 @@ class Driver:
             raise Failure.of_os("poll", error) from None
         happened = dict(ready).get(descriptor, 0)
         if happened & READABLE and direction & READING:
-            self.notify_read()
+            self.notify_read(deadline)
         elif happened & (select.POLLOUT | select.POLLHUP | select.POLLERR) and self._connector is not None:
             self.notify_write()  # SO_ERROR tells the reason
         elif happened & select.POLLOUT:
@@ -273,10 +282,18 @@ class Driver:
         """
         engine = self.engine
         while engine.resting.bit & groups:
-            if not self.wait(deadline):
-                raise timed_out(deadline)
+            if not self.wait(deadline) or (deadline.expired and engine.resting.bit & groups):
+                raise timed_out(deadline)  # also when bytes come all the time that lead nowhere
 
     # ---- ending
+
+    def interrupt(self) -> None:
+        """From another thread than the one that waits here: end its waiting, and all further."""
+        self._interrupted = True  # before the socket is looked for: one that is made later is not waited for
+        for waited_for in (self.channel, self._connector):
+            if waited_for is not None and (connection := waited_for.socket) is not None:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Release the socket; the engine tells whoever waits."""
@@ -330,6 +347,11 @@ class Driver:
             self.flush()
         else:
             self.engine.rest_in(states.TLS_WRITING if channel.wants_to_send else states.TLS_READING)
+
+
+def _interrupted() -> Failure:
+    # What the interrupted system call had done is not known, so the stream has no known position any more.
+    return Failure("interrupted while waiting for a reply", errno.EINTR)
 
 
 def timed_out(deadline: Deadline) -> Failure:

@@ -37,6 +37,10 @@ _READ = Cmd.READ.value
 _DISC = Cmd.DISC.value
 
 
+def _retire(error: object) -> int:
+    return 1
+
+
 class Engine:
     """The protocol state of one connection.
 
@@ -64,6 +68,7 @@ class Engine:
         "half_close_wanted",
         "in_flight",
         "inbox",
+        "lent_to",
         "meta_valid",
         "mid_message",
         "next_cookie",
@@ -129,6 +134,8 @@ class Engine:
         self.half_close_wanted = False
         """The driver shuts the sending side when the output is gone."""
         self._large_reads = 0
+        self.lent_to: Command | None = None
+        """The read into whose buffer bytes are received, if any are."""
         self.next_cookie = 1
 
         self.bytes_sent = 0
@@ -418,6 +425,20 @@ class Engine:
                     self._keep(None, command.raised)
         self.done[command.cookie] = command
 
+    def disown(self, command: Command) -> None:
+        """Nobody waits for a command any more: its reply leads to nothing, and its buffer is the caller's again."""
+        command.completion = _retire
+        self.done.pop(command.cookie, None)
+        if command.view is None or command.view.readonly or command.cookie not in self.in_flight:
+            return
+        command.view = memoryview(bytearray(len(command.view)))
+        if command.type != _READ:  # what has been begun must be sent as it is
+            self.outgoing = deque(
+                memoryview(bytes(piece)) if isinstance(piece, memoryview) else piece for piece in self.outgoing
+            )
+        elif self.lent_to is command and (rest := self.inbox.lent_rest):
+            self.inbox.lend(command.view[:rest])
+
     def abandon_unsent(self) -> None:
         """Drop every command of which no byte has been sent; they fail with ENOTCONN."""
         dropped = self._unsent()
@@ -495,6 +516,7 @@ class Engine:
         self.outgoing.clear()
         self.tail = bytearray()
         self.inbox.withdraw()
+        self.lent_to = None
         self._complete_option(number or errno.ENOTCONN)
         unfinished = list(self.in_flight.values())
         self.in_flight.clear()

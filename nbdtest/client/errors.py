@@ -7,7 +7,7 @@ from __future__ import annotations
 import errno
 import os
 
-__all__ = ["ClosedHandle", "Error", "Failure"]
+__all__ = ["ClosedHandle", "Error", "Failure", "TLSError"]
 
 
 class Error(Exception):
@@ -39,6 +39,10 @@ class ClosedHandle(ValueError):
     """A method was called on a handle after its `close`."""
 
 
+class TLSError(OSError):
+    """A system call's work could not be done because of TLS; there is no number for that."""
+
+
 class Failure(Exception):
     """What went wrong, before the call that has to report it is known."""
 
@@ -49,7 +53,13 @@ class Failure(Exception):
 
     @classmethod
     def of_os(cls, what: str, error: OSError) -> Failure:
-        """`what` failed in the operating system, or, without a number, above it."""
+        """`what` failed in the operating system, or in TLS.
+
+        Raises:
+            OSError: it did not; `error` comes from a signal handler, which is how some programs limit the time.
+        """
+        if error.errno is None and not isinstance(error, TLSError):
+            raise error
         return cls(what if error.errno else f"{what}: {error}", error.errno or 0)
 
     def in_call(self, call: str) -> Error:

@@ -210,6 +210,7 @@ class FastLane:
             sent = 0
             received = b""
             failure: Failure | None = None
+            engine.running, engine.calm = True, False  # for signal handlers, which are to leave this handle alone
             try:
                 began = monotonic_s() if trying else 0.0
                 sent = self._send(request, _NOSIGNAL)
@@ -221,10 +222,12 @@ class FastLane:
                 if trying:
                     pacing.took(monotonic_s() - began, cookie)
             except OSError as error:
-                failure = Failure.of_os("recv" if sent else "send", error)
+                failure = self._failure("recv" if sent else "send", error)
             except BaseException:
                 self._give_up()
                 raise
+            finally:
+                engine.running = False
             number, name = self._context
             if not self._is_status(received, cookie, offset, number):
                 command = Command.block_status(offset, count, 0, extent, wide=wide)
@@ -240,7 +243,6 @@ class FastLane:
             answer: object = 0
             cell = c_int(problem)
             engine.running = True
-            engine.calm = False
             try:
                 answer = extent(name, offset, entries, cell)
             except BaseException as error:  # noqa: BLE001 - kept where those of all callbacks are kept
@@ -399,6 +401,7 @@ class FastLane:
             trying = cookie >= pacing.tries_from
             sent = got = 0
             failure: Failure | None = None
+            engine.running, engine.calm = True, False  # for signal handlers, which are to leave this handle alone
             try:
                 began = monotonic_s() if trying else 0.0
                 sent = self._send(request, _NOSIGNAL)
@@ -415,12 +418,15 @@ class FastLane:
                     engine.chunks_sent += 1
                     engine.bytes_received += got
                     engine.chunks_received += 1
+                    engine.calm = True
                     return True
             except OSError as error:
-                failure = Failure.of_os("recv" if sent else "send", error)
+                failure = self._failure("recv" if sent else "send", error)
             except BaseException:
                 self._give_up()
                 raise
+            finally:
+                engine.running = False
             if self._is_hole(header, buffer, got, cookie, offset):
                 return True
             view = memoryview(buffer)
@@ -478,6 +484,7 @@ class FastLane:
             sent = 0
             received = b""
             failure: Failure | None = None
+            engine.running, engine.calm = True, False  # for signal handlers, which are to leave this handle alone
             try:
                 began = monotonic_s() if trying else 0.0
                 if payload is None:
@@ -499,12 +506,15 @@ class FastLane:
                         engine.chunks_sent += 1
                         engine.bytes_received += len(received)
                         engine.chunks_received += 1
+                        engine.calm = True
                         return True
             except OSError as error:
-                failure = Failure.of_os("recv" if sent else "send", error)
+                failure = self._failure("recv" if sent else "send", error)
             except BaseException:
                 self._give_up()
                 raise
+            finally:
+                engine.running = False
             view = None if payload is None else memoryview(payload)
             self._hand_over(Command(type_, offset, count, flags, view), sent, received, failure)
             return False
@@ -521,6 +531,13 @@ class FastLane:
         if failure is not None:
             self._engine.die(failure)
         raise Begun(command)
+
+    def _failure(self, what: str, error: OSError) -> Failure:
+        try:
+            return Failure.of_os(what, error)
+        except OSError:
+            self._give_up()
+            raise
 
     def _give_up(self) -> None:
         # What the interrupted system call had done is not known, so the stream has no known position any more.

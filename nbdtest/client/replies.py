@@ -180,9 +180,11 @@ def _data(engine: Engine, command: Command, start: int, end: int) -> Program:
     """Receive the next bytes where they belong in the command's buffer."""
     assert command.view is not None, "a read has a buffer"
     inbox = engine.inbox
+    engine.lent_to = command
     inbox.lend(command.view[start:end])
     while inbox.lent_rest:
         yield
+    engine.lent_to = None
     command.take_data(start, end)
 
 

@@ -35,6 +35,7 @@ class Subprocess:
     def __init__(self, pid: int, directory: str | None = None) -> None:
         self.pid = pid
         self.patience_s = PATIENCE_S
+        self._parent = os.getpid()
         self._directory = directory
         try:
             self._pidfd = os.pidfd_open(pid)
@@ -55,7 +56,17 @@ class Subprocess:
             raise Failure.of_os("kill", error) from None
 
     def close(self) -> None:
-        """Wait for its end, which the end of its connection brings about, and help it along if that takes too long."""
+        """Wait for its end, which the end of its connection brings about, and help it along if that takes too long.
+
+        In a forked child this does nothing: the process is its parent's.
+        """
+        if os.getpid() == self._parent:
+            self._end()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def _end(self) -> None:
         if self._directory is not None:
             self._signal(signal.SIGTERM)
             shutil.rmtree(self._directory, ignore_errors=True)
@@ -64,9 +75,6 @@ class Subprocess:
                 break
             if number is not None:
                 self._signal(number)
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
 
     def _signal(self, number: int) -> None:
         with suppress(OSError):

@@ -8,6 +8,8 @@ import time
 
 __all__ = ["Deadline", "monotonic_s", "pause", "wall_clock_s"]
 
+_LONGEST_MS = (1 << 31) - 1  # what `poll` takes
+
 
 def monotonic_s() -> float:
     """Seconds since an arbitrary moment; never goes back."""
@@ -48,7 +50,7 @@ class Deadline:
 
     def remaining_ms(self) -> int | None:
         """Milliseconds left, rounded up, in the form that `poll` takes: `None` when there is no limit."""
-        return None if self._at == math.inf else math.ceil(self.remaining() * 1000)
+        return None if self._at == math.inf else min(math.ceil(self.remaining() * 1000), _LONGEST_MS)
 
     def __repr__(self) -> str:
         return f"Deadline({'never' if self._at == math.inf else f'{self.seconds:g} s, {self.remaining():.3f} s left'})"

@@ -150,7 +150,10 @@ class Entered:
         if isinstance(value, Failure):
             error = self._error(value)
             self._leave()
-            raise (escaped or error) from value.__cause__
+            try:
+                raise (escaped or error) from value.__cause__
+            finally:
+                del error, escaped, value, trace  # else a circle of references would hold the caller's buffers
         self._leave()
         if escaped is not None and value is None:
             raise escaped

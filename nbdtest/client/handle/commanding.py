@@ -257,12 +257,11 @@ class CommandCalls(Submitting):
             driver.flush()
             for command in commands:
                 while command.cookie not in done:
-                    if not driver.wait(deadline):
+                    if not driver.wait(deadline) or (deadline.expired and command.cookie not in done):
                         raise timed_out(deadline)
         except BaseException:
             for command in commands:
-                command.completion = _retire
-                done.pop(command.cookie, None)
+                engine.disown(command)
             raise
         for command in commands:
             del done[command.cookie]
@@ -270,10 +269,6 @@ class CommandCalls(Submitting):
             self._raise_error_of(command)
         if self._lane is None:
             self._open_lane()
-
-
-def _retire(error: object) -> int:
-    return 1
 
 
 def _range(count: Any, offset: Any, flags: Any) -> tuple[int, int, int]:

@@ -36,6 +36,7 @@ class HandleCore:
         self._closed = True  # until there is something to be closed
         self._lock = threading.RLock()
         self._entered = False
+        self._process = os.getpid()
         self._settings = Settings(handle_name=f"nbd{next(_numbers)}", debug=os.environ.get("LIBNBD_DEBUG") == "1")
         self._reporter = Reporter(self._settings)
         self._reporter.call = "nbd_create"
@@ -83,9 +84,13 @@ class HandleCore:
     def close(self) -> None:
         """Close the handle: the connection ends, commands that are not finished fail, a subprocess is waited for.
 
+        A call that waits in another thread is ended by it, unless it waits for a name to be looked up. In a forked
+        child the connection and the subprocess stay what they are to the parent.
+
         Raises:
             ClosedHandle: it is closed already.
         """
+        self._take_over()
         with self._enter("close"):
             self._closed = True
             self._lane = None
@@ -97,6 +102,17 @@ class HandleCore:
             finally:
                 if self._subprocess is not None:
                     self._subprocess.close()
+
+    def _take_over(self) -> None:
+        """End the call of another thread, if there is one that waits."""
+        if self._lock.acquire(blocking=False):
+            self._lock.release()
+        elif os.getpid() == self._process:
+            self._check_open()
+            self._driver.interrupt()
+        else:  # forked while another thread was in a call: that thread, which would let go of the lock, is not here
+            self._lock = threading.RLock()
+            self._entered = self._engine.running = False
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True) and not self._entered:

@@ -42,8 +42,9 @@ class ExtraCalls(CommandCalls, ExportCalls):
         A call that takes longer raises an Error with errno ETIMEDOUT. The connection stays as it is: a command whose
         reply comes later is forgotten then. While connecting or negotiating there is no going on, only `close`.
         """
+        limit_s = None if seconds is None else arguments.seconds("seconds", seconds)
         with self._enter("set_timeout"):
-            self._timeout_s = seconds
+            self._timeout_s = limit_s
             self._open_lane()
 
     @permitted(ANY, since="", can_fail=False)

@@ -64,6 +64,4 @@ class Submitting(OptionCalls):
             Failure: with the exception of a callback as its cause, if that is what went wrong.
         """
         if command.error:
-            failure = Failure(f"{command.name}: command failed", command.error)
-            failure.__cause__ = command.raised
-            raise failure
+            raise Failure(f"{command.name}: command failed", command.error) from command.raised
