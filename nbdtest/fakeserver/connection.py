@@ -181,10 +181,10 @@ class Connection:
             return layer.outgoing()
         return []
 
-    def _decrypt(self, layer: TLSLayer, data: Readable | None) -> None:
+    def _decrypt(self, layer: TLSLayer, data: Readable | None, *, reset: bool = False) -> None:
         """Let the engine understand what the client sent through TLS; None is the end of the connection."""
         established = layer.established
-        for plaintext in layer.incoming_end() if data is None else layer.incoming(data):
+        for plaintext in layer.incoming_end(reset=reset) if data is None else layer.incoming(data):
             self._guarded(partial(self._understand, plaintext))
         if layer.established and not established:
             self.journal.event(self.number, monotonic_s(), f"TLS is up: {layer.describe()}")
@@ -237,6 +237,10 @@ class Connection:
         self._unsent = []
         if not self._end_seen:
             self._end_seen = True
+            if (layer := self.tls_layer) is not None and not layer.established:
+                self._guarded(
+                    partial(self._decrypt, layer, None, reset=True)
+                )  # it may refuse our credentials like that
             self._guarded(lambda: self.engine.receive_end(monotonic_s()))
         self.close()
 

@@ -125,10 +125,10 @@ class TLSLayer:
             self.pipe.feed(bytes(data))
             yield from self._decrypted()
 
-    def incoming_end(self) -> Iterator[memoryview]:
-        """Take in that the client ended the connection, and give what plaintext there still was."""
+    def incoming_end(self, *, reset: bool = False) -> Iterator[memoryview]:
+        """Take in that the client ended or reset the connection, and give what plaintext there still was."""
         if self.failure is None and not self.over:
-            self.pipe.feed_eof()
+            self.pipe.feed_eof(reset=reset)
             yield from self._decrypted()
 
     def encrypt(self, pieces: Iterable[Readable]) -> None:

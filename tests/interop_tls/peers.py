@@ -71,10 +71,12 @@ def place_in(release: Release) -> Iterator[Place]:
 def start_server(place: Place, program: str, auth: str) -> Process:
     """Start a server that insists on TLS, at `place.socket`.
 
-    `auth` is "psk", "x509", or "mutual": x509 with a certificate demanded of the client.
+    `auth` is "psk", "x509", or "mutual": x509 with a certificate demanded of the client, or "revoking": that with a
+    list of those that were revoked.
     """
     inside = place.release.inside
-    pki, keys = inside(place.pki.directory), inside(place.psk.file)
+    directory = place.pki.with_crl if auth == "revoking" else place.pki.directory
+    pki, keys = inside(directory), inside(place.psk.file)
     argv = {"nbdkit": _nbdkit, "qemu-nbd": _qemu_nbd, "nbd-server": _nbd_server}[program](place, auth, pki, keys)
     command = place.release.command(*argv)
     if program == "nbd-server":  # in the foreground it would serve one connection
@@ -84,7 +86,7 @@ def start_server(place: Place, program: str, auth: str) -> Process:
 
 def _nbdkit(place: Place, auth: str, pki: str, keys: str) -> list[str]:
     how = [f"--tls-psk={keys}"] if auth == "psk" else [f"--tls-certificates={pki}"]
-    how += ["--tls-verify-peer"] if auth == "mutual" else []
+    how += ["--tls-verify-peer"] if auth in ("mutual", "revoking") else []
     inside = place.release.inside
     return ["nbdkit", "-f", "-U", inside(place.socket), "--tls=require", *how, "file", inside(place.disk)]
 
@@ -93,7 +95,7 @@ def _qemu_nbd(place: Place, auth: str, pki: str, keys: str) -> list[str]:
     if auth == "psk":
         credentials = f"tls-creds-psk,id=tls0,endpoint=server,dir={Path(keys).parent}"
     else:
-        verify = "yes" if auth == "mutual" else "no"
+        verify = "yes" if auth in ("mutual", "revoking") else "no"
         credentials = f"tls-creds-x509,id=tls0,endpoint=server,dir={pki},verify-peer={verify}"
     inside = place.release.inside
     listening = ["qemu-nbd", "-t", "-e", "8", "-f", "raw", "-k", inside(place.socket), "-x", ""]

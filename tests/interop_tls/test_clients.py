@@ -3,6 +3,7 @@
 import os
 import ssl
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -126,17 +127,71 @@ def test_is_served(version: str, auth: str, client: Client, place: Place, serve:
 )
 def test_refuses_a_bad_certificate(flaw: Flaw, client: Client, place: Place, serve: Callable[..., FakeServer]) -> None:
     # On TCP: libnbd before 1.22 does not check the server's certificate at all where there is no host name.
-    server = serve(place.pki.server(flaw=flaw), tolerate="TERM-010")
+    server = serve(place.pki.server(flaw=flaw), tolerate="TERM-010" if client is qemu_img else "")
     done = place.run(*client(place, "x509", server.port))
     assert done.returncode != 0
+    server.stop()
+    story = server.journal.format(last=None)
     # qemu looks at the certificate after the handshake: what counts is that it asks for nothing.
-    assert "OPT_GO" not in server.journal.format(last=None)
+    assert "OPT_GO" not in story
+    if client is not qemu_img:
+        assert "in the TLS handshake" in story
+        assert "does it refuse our certificate?" in story
 
 
 @clients
-def test_is_refused_with_a_wrong_key(client: Client, place: Place, serve: Callable[..., FakeServer]) -> None:
+@pytest.mark.parametrize("version", VERSIONS)
+def test_is_refused_with_a_wrong_key(
+    version: str, client: Client, place: Place, serve: Callable[..., FakeServer]
+) -> None:
     other = type(place.psk)(place.psk.wrong_key_file, place.psk.file, place.psk.identity)
-    server = serve(other.server(), tolerate="TERM-010")
+    server = serve(other.server(), version)
     done = place.run(*client(place, "psk", 0))
     assert done.returncode != 0
-    assert "the client has another key for this identity" in server.journal.format(last=None)
+    server.stop()
+    told = {"TLSv1.2": "wrong key or unknown identity?", "TLSv1.3": "the client has another key for this identity"}
+    assert told[version] in server.journal.format(last=None)
+
+
+@clients
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_certificate_is_no_substitute_for_the_key(
+    version: str, client: Client, place: Place, serve: Callable[..., FakeServer]
+) -> None:
+    server = serve(place.pki.server(), version)
+    done = place.run(*client(place, "psk", server.port))
+    assert done.returncode != 0
+    server.stop()
+    story = server.journal.format(last=None)
+    assert "TLS failed: " in story
+    assert "TLS is up" not in story
+
+
+@pytest.mark.parametrize("client", [libnbd, nbdinfo, nbdcopy], ids=lambda client: client.__name__)
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    ("flaw", "reason"),
+    [
+        (None, "the client sent no certificate, and one is demanded"),
+        (Flaw.EXPIRED, "the client's certificate is refused: certificate has expired"),
+        (Flaw.NOT_YET_VALID, "the client's certificate is refused: certificate is not yet valid"),
+        (Flaw.WRONG_CA, "unable to get local issuer certificate"),
+        (Flaw.REVOKED, "the client's certificate is refused: certificate revoked"),
+        (Flaw.WRONG_PURPOSE, "the client's certificate is refused: unsuitable certificate purpose"),
+    ],
+    ids=lambda value: value.value if isinstance(value, Flaw) else "",
+)
+def test_a_bad_certificate_of_the_client_is_refused(
+    flaw: Flaw | None,
+    reason: str,
+    version: str,
+    client: Client,
+    place: Place,
+    serve: Callable[..., FakeServer],
+) -> None:
+    server = serve(place.pki.server(verify_peer=True, crl=True), version)
+    directory = place.pki.ca_only if flaw is None else place.pki.flawed[flaw]
+    done = place.run(*client(replace(place, pki=replace(place.pki, directory=directory)), "x509", 0))
+    assert done.returncode != 0
+    server.stop()
+    assert reason in server.journal.format(last=None)

@@ -291,6 +291,59 @@ def test_a_client_that_closes_gets_the_guess_of_the_server(nbd_psk: PSKMaterial)
         wire.client.handshake()
 
 
+CUT = {
+    "keys, before anything": ("psk", BOTH, 0, "wrong key or unknown identity?"),
+    "keys, 1.2, before anything": (
+        "psk",
+        TLS12,
+        0,
+        "before it sent anything: does it use another kind of credentials?",
+    ),
+    "keys, 1.2, after its flight": ("psk", TLS12, 1000, "wrong key or unknown identity?"),
+    "certificates, before anything": ("x509", BOTH, 0, "does it use another kind of credentials?"),
+    "certificates, 1.2, after its flight": (
+        "x509",
+        TLS12,
+        500,
+        "does it refuse our certificate, or the lack of one, or",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CUT)
+def test_a_server_that_hangs_up_without_a_word(case: str, nbd_pki: PKIMaterial, nbd_psk: PSKMaterial) -> None:
+    kind, versions, received, guess = CUT[case]
+    wire = wire_of(kind, nbd_pki, nbd_psk, versions)
+    wire.client.handshake()
+    if received:
+        wire.server.feed(wire.client.to_send())
+        wire.server.handshake()
+        wire.client.feed(wire.server.to_send()[: received if kind == "x509" else -1])
+        wire.client.handshake()
+    wire.client.feed_eof()
+    with pytest.raises(HandshakeFailed) as caught:
+        wire.client.handshake()
+    assert guess in str(caught.value)
+    assert caught.value.refused_by is None
+
+
+@versions
+@pytest.mark.parametrize(("kind", "guess"), [("x509", ": does it refuse our certificate?"), ("psk", "of its part")])
+def test_a_client_that_hangs_up_without_a_word(
+    kind: str, guess: str, versions: VersionRange, name: str, nbd_pki: PKIMaterial, nbd_psk: PSKMaterial
+) -> None:
+    wire = wire_of(kind, nbd_pki, nbd_psk, versions)
+    wire.client.handshake()
+    wire.carry(wire.client, wire.server)
+    wire.server.handshake()
+    wire.server.feed_eof(reset=True)
+    with pytest.raises(
+        HandshakeFailed, match=r"the client reset the connection in the TLS handshake, after \d+"
+    ) as caught:
+        wire.server.handshake()
+    assert str(caught.value).endswith(guess)
+
+
 def test_certificate_client_and_psk_server(nbd_pki: PKIMaterial, nbd_psk: PSKMaterial) -> None:
     ours, theirs = Wire(client_context(nbd_pki.client()), server_context(nbd_psk.server())).failures()
     assert "the client does not offer a pre-shared key that we know" in str(theirs)

@@ -7,8 +7,10 @@ import pytest
 
 from nbdtest.client import NBD, TLS_ALLOW, Error
 from nbdtest.fakeserver import Quirks, Style, TLSMode, TLSQuirks, ack, cut, opt_error, raw, stall
+from nbdtest.net.addresses import TCPAddress
+from nbdtest.net.sockets import connect
 from nbdtest.net.tls import TLSPipe
-from nbdtest.wire import Cmd, Opt, Rep
+from nbdtest.wire import ClientFlag, ClientFlags, Cmd, Opt, Option, Rep
 from tests.tls.conftest import Kind
 
 ACK_OF_GO = bytes.fromhex("0003e889045565a9 00000007 00000001 00000000")
@@ -211,6 +213,19 @@ def test_a_client_that_leaves_without_closing_tls_is_noticed(kind: Kind, monkeyp
     server.stop()
     noted = [each.violation for each in server.journal.violations]
     assert [(each.requirement, each.binding) for each in noted] == [("TERM-033", False), ("TERM-042", True)]
+
+
+def test_a_client_that_resets_in_the_handshake_has_failed_at_tls_and_broken_no_rule(kind: Kind) -> None:
+    """TLS-059: whoever does not like our credentials has to leave, and GnuTLS leaves without an alert."""
+    server = kind.server(tolerate=[])
+    with connect(TCPAddress("localhost", server.port)) as client:
+        client.send_all(ClientFlags(flags=ClientFlag.FIXED_NEWSTYLE).encode(), Option(option=Opt.STARTTLS).encode())
+        client.receive_exact(18 + 20)  # the greeting, the ACK
+        client.send_all(b"\x16\x03\x01")  # the beginning of a record
+        client.cut(rst=True)
+    server.stop()
+    assert "TLS failed: the client reset the connection in the TLS handshake" in server.journal.format(last=None)
+    assert server.journal.violations == []
 
 
 def test_one_handle_after_the_other_on_one_server(kind: Kind) -> None:

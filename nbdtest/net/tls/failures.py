@@ -61,6 +61,9 @@ _ALERT = re.compile(r"(?:SSLV3|TLSV1|TLSV13)_ALERT_(\w+)")
 _TEXT_ONLY = re.compile(r"\[SSL\] ([a-z0-9 ]+) \(_ssl\.c")
 
 _KEY_GUESS = "wrong key or unknown identity?"
+_KIND_GUESS = "does it use another kind of credentials?"
+_ALERT_SIZE = 7
+"""Bytes of an alert in clear; less than any message of a handshake."""
 
 # What the peer's alerts say of us, beyond their own words
 _ALERTS = {
@@ -143,13 +146,20 @@ def handshake_cut(context: TLSContext, *, reset: bool, received: int) -> Handsha
     """The exception for a connection that ended in the handshake, after `received` bytes of the peer's part."""
     how = "reset" if reset else "closed"
     where = f"after {received} bytes of its part" if received else "before it sent anything"
-    if context.side is Side.CLIENT and context.uses_psk:
-        guess = f": {_KEY_GUESS}"
-    elif context.side is Side.CLIENT and received == 0:
-        guess = ": does it use another kind of credentials?"
-    else:
-        guess = ""
+    guess = f": {found}" if (found := _why_cut(context, received)) else ""
     return HandshakeFailed(f"the {context.side.peer} {how} the connection in the TLS handshake, {where}{guess}")
+
+
+def _why_cut(context: TLSContext, received: int) -> str:
+    """What the peer may have found wrong with us when it left without a word, "" if anything."""
+    told = received > _ALERT_SIZE
+    if context.side is Side.SERVER:
+        return "does it refuse our certificate?" if told and not context.uses_psk else ""
+    if context.uses_psk:
+        # In TLS 1.2 the server has to speak before it can learn whether we know the key.
+        only_old = context.versions.maximum is ssl.TLSVersion.TLSv1_2
+        return _KEY_GUESS if told or not only_old else _KIND_GUESS
+    return "does it refuse our certificate, or the lack of one, or want a pre-shared key?" if told else _KIND_GUESS
 
 
 def is_cut(error: ssl.SSLError) -> bool:
