@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import getpass
-import os
 
 from nbdtest.client.constants import TLS_DISABLE
 from nbdtest.client.errors import Failure
@@ -17,6 +15,7 @@ from nbdtest.net.tls import (
     TLSContext,
     client_context,
     default_directory,
+    default_identity,
     parse_priority,
     psk_support,
 )
@@ -42,9 +41,9 @@ class Credentials:
         if self._settings.tls_username is not None:
             return self._settings.tls_username
         try:
-            return os.environ.get("LOGNAME") or getpass.getuser()
-        except (KeyError, OSError) as error:
-            raise Failure(f"could not get user name: {error}") from None
+            return default_identity()
+        except UsageError as error:
+            raise Failure(str(error)) from None
 
     def check(self) -> None:
         """Look, before anything is sent, whether this Python can do what is asked for.

@@ -15,6 +15,7 @@ from nbdtest.net.tls.credentials import (
     ServerPSK,
     ServerX509,
     default_directory,
+    default_identity,
 )
 from nbdtest.net.tls.failures import HandshakeFailed, TLSBroken, TLSClosed, TLSFailure, TLSTruncated
 from nbdtest.net.tls.pipe import TLSPipe
@@ -43,6 +44,7 @@ __all__ = [
     "VersionRange",
     "client_context",
     "default_directory",
+    "default_identity",
     "parse_priority",
     "psk_support",
     "server_context",

@@ -5,6 +5,7 @@ knows OpenSSL: a value is checked for what every implementation can carry, and c
 context is made of them.
 """
 
+import getpass
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ __all__ = [
     "ServerPSK",
     "ServerX509",
     "default_directory",
+    "default_identity",
 ]
 
 CA_CERT = "ca-cert.pem"
@@ -170,6 +172,18 @@ def default_directory(
         own = Path(home) if home is not None else Path(os.environ.get("HOME") or os.path.expanduser("~"))
         places = [own / ".pki" / "libnbd", own / ".config" / "pki" / "libnbd"]
     return next((str(place) for place in places if os.access(place / CA_CERT, os.R_OK)), None)
+
+
+def default_identity() -> str:
+    """The PSK identity of a client that was told none: the login name (URI-018).
+
+    Raises:
+        UsageError: it is not known.
+    """
+    try:
+        return os.environ.get("LOGNAME") or getpass.getuser()
+    except (KeyError, OSError) as error:
+        raise UsageError(f"could not get user name: {error}") from None
 
 
 def _lines(path: str | os.PathLike[str]) -> list[tuple[int, bytes]]:
