@@ -6,7 +6,7 @@ import random
 import sys
 from pathlib import Path
 
-from nbdtest.cli.fuzz_report import Reporter, summary
+from nbdtest.cli.fuzz_report import ClientReporter, Reporter, client_summary, summary
 from nbdtest.conformance.target import ServerTarget
 from nbdtest.errors import UsageError
 from nbdtest.fixtures.client_command import CommandSource, parse_clients
@@ -16,11 +16,10 @@ from nbdtest.fixtures.parsing import FORMS, parse_server
 from nbdtest.fixtures.sources import open_source
 from nbdtest.fixtures.subject import DEFAULT_TIMEOUT_S
 from nbdtest.fuzz.campaign import Campaign, Limits
-from nbdtest.fuzz.client_finding import format_rules
-from nbdtest.fuzz.client_finding import save as save_client
-from nbdtest.fuzz.clients import ClientCampaign
+from nbdtest.fuzz.clients import CLIENT_PATIENCE_S, ClientCampaign
 from nbdtest.fuzz.corpus import Corpus
 from nbdtest.fuzz.player import Player
+from nbdtest.report.results import TargetInfo
 
 __all__ = ["add_arguments", "run"]
 
@@ -35,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="test a client instead: a command with {uri} in it, on a server that misbehaves",
     )
     parser.add_argument("--seconds", type=float, metavar="N", help="stop after so many seconds (default: 60)")
-    parser.add_argument("--sessions", type=int, metavar="N", help="stop after so many sessions")
+    parser.add_argument("--sessions", type=int, metavar="N", help="stop after so many sessions, or runs of a client")
     parser.add_argument("--seed", type=int, metavar="N", help="repeat the sessions of an earlier run")
     parser.add_argument(
         "--into", default="findings", metavar="DIR", help="where findings are kept (default: %(default)s)"
@@ -56,9 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout",
         type=float,
-        default=DEFAULT_TIMEOUT_S,
         metavar="SECONDS",
-        help="how long to wait for an answer before it is a hang (default: %(default)g)",
+        help="how long to wait for an answer before it is a hang, or for a client to notice that the server has gone "
+        f"(default: {DEFAULT_TIMEOUT_S:g}, for clients {CLIENT_PATIENCE_S:g})",
     )
     parser.add_argument(
         "--allow-writes", action="store_true", help="write also to a server that is running already: data are lost"
@@ -77,13 +76,16 @@ def run(arguments: argparse.Namespace) -> int:
         seconds=60.0 if arguments.seconds is None and arguments.sessions is None else arguments.seconds,
         findings=arguments.stop_after,
     )
-    if any(limit is not None and limit <= 0 for limit in (limits.sessions, limits.seconds, limits.findings)):
-        raise UsageError("--seconds, --sessions and --stop-after take numbers above 0")
+    numbers = (limits.sessions, limits.seconds, limits.findings, arguments.timeout)
+    if any(number is not None and number <= 0 for number in numbers):
+        raise UsageError("--seconds, --sessions, --stop-after and --timeout take numbers above 0")
     seed = random.SystemRandom().getrandbits(32) if arguments.seed is None else arguments.seed
     if bool(arguments.client) == bool(arguments.spec):
         raise UsageError("say either which server to test or, with --client, which client")
     if arguments.client:
-        return _fuzz_client(arguments.client, limits, seed, Path(arguments.into))
+        if arguments.corpus or arguments.allow_writes:
+            raise UsageError("--corpus and --allow-writes are for servers")
+        return _fuzz_client(arguments, limits, seed)
     return _fuzz_server(arguments, limits, seed)
 
 
@@ -94,7 +96,7 @@ def _fuzz_server(arguments: argparse.Namespace, limits: Limits, seed: int) -> in
     source = open_source(spec, allow_writes=arguments.allow_writes)
     reporter = Reporter(Path(arguments.into), quiet=arguments.json)
     try:
-        player = Player(ServerTarget(source, timeout_s=arguments.timeout))
+        player = Player(ServerTarget(source, timeout_s=arguments.timeout or DEFAULT_TIMEOUT_S))
         target = player.target.info()
         version = f" ({source.version})" if source.version else ""
         reporter.say(f"{source.name}{version}: seed {seed}{'' if player.ground.writable else ', reading only'}")
@@ -124,24 +126,32 @@ def _fuzz_server(arguments: argparse.Namespace, limits: Limits, seed: int) -> in
         source.close()
 
 
-def _fuzz_client(command: str, limits: Limits, seed: int, folder: Path) -> int:
-    """Fuzz a client, print what is found first, and return 1 if anything was."""
-    (spec,) = parse_clients([command])
+def _fuzz_client(arguments: argparse.Namespace, limits: Limits, seed: int) -> int:
+    """Fuzz a client, print what is found, and return 1 if anything was."""
+    deviations = read_deviations(arguments.expect)
+    (spec,) = parse_clients([arguments.client])
     source = CommandSource(spec)
+    target = TargetInfo(name=source.name, spec=spec.text, version=source.version)
+    reporter = ClientReporter(Path(arguments.into), quiet=arguments.json)
     try:
-        print(f"{source.name}{f' ({source.version})' if source.version else ''}: seed {seed}")
-        campaign = ClientCampaign(source, seed)
+        reporter.say(f"{source.name}{f' ({source.version})' if source.version else ''}: seed {seed}")
+        campaign = ClientCampaign(
+            source,
+            seed,
+            arguments.timeout or CLIENT_PATIENCE_S,
+            tell=reporter.tell,
+            found=reporter.found,
+            foreseen=lambda problem: is_foreseen(problem, target, deviations),
+        )
         campaign.rehearse()
-        caught = campaign.run(runs=limits.sessions, seconds=limits.seconds)
+        try:
+            campaign.run(limits)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+        reporter.close(campaign)
+        if arguments.json:
+            json.dump(client_summary(campaign, target), sys.stdout, indent=2)
+            print()
+        return int(bool(campaign.findings))
     finally:
         source.close()
-    print(f"{campaign.runs} runs in {campaign.seconds:.0f} s, {'1 finding' if caught else '0 findings'}")
-    if caught is None:
-        return 0
-    place = save_client(caught.finding, folder, transcript=caught.transcript, output=caught.output)
-    count = len(caught.finding.rules)
-    print(
-        f"\n{caught.finding.problem}\n  {count} misbehaviour{'' if count == 1 else 's'} of the server; kept in {place}"
-    )
-    print(f"  repeat: nbdtest replay {place}\n\n{format_rules(caught.finding.rules)}\n\n{caught.output}")
-    return 1

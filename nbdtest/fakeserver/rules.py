@@ -18,7 +18,17 @@ from nbdtest.fakeserver.actions import PassThrough, Plan, action_from_json, acti
 from nbdtest.fakeserver.damage import Mangle
 from nbdtest.wire import Cmd, Message, Opt
 
-__all__ = ["Moment", "Rewrite", "Rule", "RuleBook", "SendRule", "Trigger", "Where"]
+__all__ = [
+    "Moment",
+    "Rewrite",
+    "Rule",
+    "RuleBook",
+    "SendRule",
+    "Trigger",
+    "Where",
+    "trigger_from_json",
+    "trigger_to_json",
+]
 
 
 class Moment(enum.Enum):
@@ -155,7 +165,7 @@ class Rule:
         """
         if callable(self._where) or self.compute is not None:
             raise UsageError(f"{self!r} cannot be saved: it holds a function")
-        row: dict[str, Any] = {"on": _trigger_to_json(self.trigger)}
+        row: dict[str, Any] = {"on": trigger_to_json(self.trigger)}
         if self._where:
             row["where"] = {name: int(v) if isinstance(v, int) else v for name, v in self._where.items()}
         for name in ("nth", "times", "connection", "per_connection"):
@@ -351,7 +361,7 @@ class RuleBook:
         for row in rows:
             try:
                 counting = {name: row[name] for name in ("nth", "times", "connection", "per_connection") if name in row}
-                rule = self.on(_trigger_from_json(row["on"]), where=row.get("where"), **counting)
+                rule = self.on(trigger_from_json(row["on"]), where=row.get("where"), **counting)
                 if "reply" in row:
                     rule.reply(*(action_from_json(action) for action in row["reply"]))
                 rule.then(*(action_from_json(action) for action in row.get("then", ())))
@@ -403,10 +413,10 @@ def _nothing(message: Message) -> None:
 _TRIGGERS: Mapping[str, Callable[[Any], Trigger]] = {"Cmd": Cmd, "Opt": Opt, "Moment": Moment}
 
 
-def _trigger_to_json(trigger: Trigger) -> dict[str, Any]:
+def trigger_to_json(trigger: Trigger) -> dict[str, Any]:
     return {type(trigger).__name__: trigger.value}
 
 
-def _trigger_from_json(row: Mapping[str, Any]) -> Trigger:
+def trigger_from_json(row: Mapping[str, Any]) -> Trigger:
     ((name, value),) = row.items()
     return _TRIGGERS[name](value)

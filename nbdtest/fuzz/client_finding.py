@@ -16,10 +16,11 @@ from typing import Any
 
 from nbdtest.errors import UsageError
 from nbdtest.fakeserver.actions import action_from_json, action_to_json
+from nbdtest.fakeserver.rules import trigger_from_json, trigger_to_json
 from nbdtest.fuzz.finding import docstring, name_of, problem_from_json, problem_to_json, read, write
 from nbdtest.fuzz.problem import Problem
 from nbdtest.fuzz.strategies.exports import Misbehaviour
-from nbdtest.wire import Cmd, Opt, Transcript
+from nbdtest.wire import Transcript
 
 __all__ = [
     "ClientFinding",
@@ -137,8 +138,7 @@ def rules_to_json(rules: Sequence[Misbehaviour]) -> list[dict[str, Any]]:
     """Give the rules as what `json.dumps` takes."""
     return [
         {
-            "on": "command" if isinstance(rule.trigger, Cmd) else "option",
-            "number": int(rule.trigger),  # type: ignore[arg-type]  # no misbehaviour waits for a moment
+            "on": trigger_to_json(rule.trigger),
             "nth": rule.nth,
             "reply": [action_to_json(action) for action in rule.reply],
         }
@@ -150,7 +150,7 @@ def rules_from_json(rows: Sequence[Mapping[str, Any]]) -> tuple[Misbehaviour, ..
     """Make the rules again that `rules_to_json` described."""
     return tuple(
         Misbehaviour(
-            trigger=(Cmd if row["on"] == "command" else Opt)(row["number"]),
+            trigger=trigger_from_json(row["on"]),
             nth=row["nth"],
             reply=tuple(action_from_json(action) for action in row["reply"]),
         )

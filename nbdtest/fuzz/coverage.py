@@ -87,7 +87,10 @@ class Coverage:
     @property
     def requests(self) -> Counter[str]:
         """How many of each type were answered."""
-        return Counter({str(kind): count for kind, count in self.played.items()})
+        counts: Counter[str] = Counter()
+        for kind, count in self.played.items():
+            counts[str(kind) if kind.is_known else "unknown"] += count
+        return counts
 
     @property
     def played(self) -> Counter[Cmd]:

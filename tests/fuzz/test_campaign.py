@@ -291,7 +291,9 @@ def test_the_command_line_says_the_same_as_json(tmp_path: Path, capsys: pytest.C
     assert "ERR-029" in said["requirements"]
 
 
-@pytest.mark.parametrize("wrong", [["--sessions", "0"], ["--seconds", "-1"], ["--stop-after", "0"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "wrong", [["--sessions", "0"], ["--seconds", "-1"], ["--stop-after", "0"], ["--timeout", "0"]], ids=" ".join
+)
 def test_a_limit_of_nothing_is_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fuzz", "builtin", *wrong]) == 2
     assert "take numbers above 0" in capsys.readouterr().err

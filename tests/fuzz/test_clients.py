@@ -12,12 +12,17 @@ from hypothesis import strategies as st
 
 from nbdtest.cli import main
 from nbdtest.errors import UsageError
+from nbdtest.fakeserver.rules import Moment
 from nbdtest.fixtures import client_replay
 from nbdtest.fixtures.client_command import CommandSource, parse_clients
+from nbdtest.fuzz.campaign import Limits
 from nbdtest.fuzz.client_finding import ClientFinding, format_rules, python_of, rules_from_json, rules_to_json
 from nbdtest.fuzz.clients import ClientCampaign
 from nbdtest.fuzz.problem import Kind, Problem
 from nbdtest.fuzz.strategies.exports import Misbehaviour, misbehaviours
+from nbdtest.wire import Cmd, Opt
+
+ONE_FINDING = Limits(sessions=40, findings=1)
 
 READS = """
 import os, signal, sys, time
@@ -42,13 +47,17 @@ def campaign_on(reaction: str, folder: Path, *, patience_s: float = 2.0) -> Clie
 def test_a_client_that_complains_is_right(tmp_path: Path) -> None:
     campaign = campaign_on("sys.exit(1)", tmp_path)
     campaign.rehearse()
-    assert campaign.run(runs=8) is None
-    assert campaign.runs == 8
+    campaign.run(Limits(sessions=9))
+    assert campaign.findings == []
+    assert campaign.runs == 9
+    assert campaign.acted.total() >= 4  # what it does is known from the rehearsal
+    assert set(campaign.acted) <= {*Opt, Cmd.READ, Cmd.DISC, Moment.GREETING}
 
 
 def test_a_crash_is_found_with_the_least_that_provokes_it(tmp_path: Path) -> None:
-    caught = campaign_on("os.kill(os.getpid(), signal.SIGABRT)", tmp_path).run(runs=40)
-    assert caught is not None
+    campaign = campaign_on("os.kill(os.getpid(), signal.SIGABRT)", tmp_path)
+    campaign.run(ONE_FINDING)
+    (caught,) = campaign.findings
     assert caught.finding.problem.kind is Kind.DEATH
     assert signal.SIGABRT.name in caught.finding.problem.detail
     assert len(caught.finding.rules) == 1
@@ -56,8 +65,9 @@ def test_a_crash_is_found_with_the_least_that_provokes_it(tmp_path: Path) -> Non
 
 
 def test_a_client_that_outstays_its_server_is_found(tmp_path: Path) -> None:
-    caught = campaign_on("time.sleep(1000)", tmp_path, patience_s=1.0).run(runs=40)
-    assert caught is not None
+    campaign = campaign_on("time.sleep(1000)", tmp_path, patience_s=1.0)
+    campaign.run(ONE_FINDING)
+    (caught,) = campaign.findings
     assert caught.finding.problem.kind is Kind.HANG
 
 
@@ -71,7 +81,84 @@ def test_the_command_line_says_what_came_of_it(tmp_path: Path, capsys: pytest.Ca
     program = tmp_path / "client.py"
     program.write_text(READS.format(reaction="sys.exit(1)"))
     assert main(["fuzz", "--client", f"{sys.executable} {program} {{uri}}", "--sessions", "4", "--seed", "1"]) == 0
-    assert "4 runs in" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "4 runs in" in shown
+    assert "answered wrongly: " in shown
+
+
+CRASHES = """
+import os, signal, sys
+from nbdtest.client import NBD, Error
+
+handle = NBD()
+handle.connect_uri(sys.argv[1])
+try:
+    handle.pread(512, 0)
+except Error:
+    print("reader.c:12: got_reply: Assertion `reply' failed.", flush=True)
+    os.kill(os.getpid(), signal.SIGABRT)
+try:
+    handle.pwrite(bytes(512), 0)
+except Error:
+    os.kill(os.getpid(), signal.SIGSEGV)
+"""
+
+
+def test_a_second_way_to_crash_is_found_after_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    program = tmp_path / "client.py"
+    program.write_text(CRASHES)
+    into = tmp_path / "found"
+    command = f"{sys.executable} {program} {{uri}}"
+    arguments = ["fuzz", "--client", command, "--sessions", "400", "--seed", "1", "--into", str(into)]
+    assert main([*arguments, "--stop-after", "2", "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert len(said["findings"]) == 2
+    assert sorted(finding["name"] for finding in said["findings"]) == sorted(place.name for place in into.iterdir())
+    assert said["answered_wrongly"]["CMD_WRITE"] > 0
+    known = tmp_path / "known.toml"
+    known.write_text('[[deviation]]\ncheck = "client-death-*"\n')
+    assert main([*arguments[:3], "--sessions", "12", "--seed", "1", "--expect", str(known)]) == 0
+    assert "known: death: the client dies" in capsys.readouterr().out
+
+
+def test_what_has_been_found_is_kept_when_somebody_has_had_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = campaign_on("os.kill(os.getpid(), signal.SIGABRT)", tmp_path)
+    play = campaign.play
+
+    def interrupted(self: ClientCampaign, rules: tuple[Misbehaviour, ...]) -> Problem | None:
+        if campaign._last is not None:
+            raise KeyboardInterrupt
+        return play(rules) if len(rules) > 1 else None
+
+    monkeypatch.setattr(ClientCampaign, "play", interrupted)  # has slots
+    with pytest.raises(KeyboardInterrupt):
+        campaign.run(ONE_FINDING)
+    (caught,) = campaign.findings
+    assert caught.finding.problem.kind is Kind.DEATH
+
+
+@pytest.mark.parametrize("wrong", [["--corpus", "x"], ["--allow-writes"]], ids=lambda words: words[0])
+def test_what_is_for_servers_is_refused_for_a_client(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fuzz", "--client", "x {uri}", *wrong]) == 2
+    assert "--corpus and --allow-writes are for servers" in capsys.readouterr().err
+
+
+def test_a_client_with_certificates_is_offered_tls(tmp_path: Path) -> None:
+    program = tmp_path / "client.py"
+    program.write_text(
+        READS.format(reaction="sys.exit(1)").replace("try:", "handle.set_uri_allow_local_file(True)\ntry:")
+    )
+    uri = "nbds+unix:///?socket={socket}&tls-certificates={pki}&tls-hostname=localhost"
+    (spec,) = parse_clients([f"{sys.executable} {program} {uri}"])
+    source = CommandSource(spec)
+    try:
+        campaign = ClientCampaign(source, seed=1)
+        campaign.rehearse()
+        assert "STARTTLS" in campaign.transcript.format()
+    finally:
+        source.close()
 
 
 def test_what_is_found_is_kept_and_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,7 +168,8 @@ def test_what_is_found_is_kept_and_replayed(tmp_path: Path, capsys: pytest.Captu
         program.write_text(READS.format(reaction=reaction))
         commands[name] = f"{sys.executable} {program} {{uri}}"
     into = tmp_path / "found"
-    arguments = ["--client", commands["bad"], "--sessions", "40", "--seed", "1", "--into", str(into)]
+    arguments = ["--client", commands["bad"], "--sessions", "40", "--stop-after", "1", "--seed", "1"]
+    arguments += ["--into", str(into)]
     assert main(["fuzz", *arguments]) == 1
     (folder,) = into.iterdir()
     assert f"repeat: nbdtest replay {folder}" in capsys.readouterr().out
@@ -126,4 +214,5 @@ def test_released_clients_survive(command: str) -> None:
     (spec,) = parse_clients([command])
     campaign = ClientCampaign(CommandSource(spec), seed=1)
     campaign.rehearse()
-    assert campaign.run(runs=12) is None
+    campaign.run(Limits(sessions=12))
+    assert campaign.findings == []

@@ -2,7 +2,7 @@
 
 Single messages come from the layouts (`messages`, `any_message`); the rest knows what makes sense together:
 `legal_commands` and `commands` for an export, `legal_dialogues` and `option_dialogues` for a handshake, `read_replies`
-and `faulty_read_replies` for the answer to a READ, `exports` and `misbehaviours` for the fake server, and
+and `faulty_read_replies` for the answer to a READ, `exports`, `misbehaviours` and `scripts` for the fake server, and
 `sessions` for what the fuzzer plays.
 
     from hypothesis import given
@@ -17,7 +17,7 @@ and `faulty_read_replies` for the answer to a READ, `exports` and `misbehaviours
 from nbdtest.fuzz.strategies.codec import any_message, message_classes, messages, numbers
 from nbdtest.fuzz.strategies.commands import Command, commands, legal_commands, pattern
 from nbdtest.fuzz.strategies.dialogues import legal_dialogues, option_dialogues, options
-from nbdtest.fuzz.strategies.exports import Misbehaviour, actions, block_sizes, exports, misbehaviours
+from nbdtest.fuzz.strategies.exports import Misbehaviour, actions, block_sizes, exports, misbehaviours, scripts
 from nbdtest.fuzz.strategies.replies import (
     Fault,
     Reply,
@@ -51,5 +51,6 @@ __all__ = [
     "options",
     "pattern",
     "read_replies",
+    "scripts",
     "sessions",
 ]

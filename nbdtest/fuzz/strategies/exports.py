@@ -9,20 +9,22 @@ import dataclasses
 import functools
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import strategies as st
 
-from nbdtest.fakeserver.actions import ACTIONS, Action, Plan
+from nbdtest.fakeserver.actions import ACTIONS, Action, PassThrough, Plan
+from nbdtest.fakeserver.damage import Mangle
 from nbdtest.fakeserver.export import BlockSizes, Export
-from nbdtest.fakeserver.rules import RuleBook, Trigger
+from nbdtest.fakeserver.rules import Moment, RuleBook, Trigger
 from nbdtest.fuzz.strategies.codec import numbers
 from nbdtest.model import MemoryDisk
 from nbdtest.wire import Cmd, Errno, Extent, Opt, Rep
 from nbdtest.wire.numbers import Flags, Number
 
-__all__ = ["Misbehaviour", "actions", "block_sizes", "exports", "misbehaviours"]
+__all__ = ["Misbehaviour", "actions", "block_sizes", "exports", "misbehaviours", "scripts"]
 
 _FOR_COMMANDS = ("data", "hole", "error", "status", "no_data", "chunk", "simple", "pass_through", "raw", "cut", "close")
 _FOR_OPTIONS = (
@@ -42,6 +44,9 @@ _FOR_OPTIONS = (
     "cut",
     "close",
 )
+_AT_FIRST = ("greeting", "oldstyle_greeting", "pass_through", "raw", "cut", "close")
+_SHORTEST = 10
+"""No correct answer has fewer bytes: that to EXPORT_NAME has as many."""
 
 
 def block_sizes() -> st.SearchStrategy[BlockSizes]:
@@ -109,19 +114,48 @@ class Misbehaviour:
         book.on(self.trigger, nth=self.nth).reply(*self.reply)
 
 
-def misbehaviours() -> st.SearchStrategy[Misbehaviour]:
-    """Generate wrong (and now and then right) answers to commands and options; none waits for anything."""
+EVERY_TRIGGER: tuple[Trigger, ...] = (*Cmd, *Opt, Moment.GREETING)
+"""What a client does that can be answered wrongly; the greeting comes first of all."""
 
-    def rule(triggers: type[Cmd] | type[Opt], names: tuple[str, ...]) -> st.SearchStrategy[Misbehaviour]:
-        step = st.one_of([actions(ACTIONS[name]) for name in names])
+
+def misbehaviours(triggers: Sequence[Trigger] = EVERY_TRIGGER) -> st.SearchStrategy[Misbehaviour]:
+    """Generate wrong (and now and then right) answers to commands and options, and greetings; none waits for anything.
+
+    Half of them are the right answer with something wrong in its bytes.
+    """
+
+    def rule(trigger: Trigger) -> st.SearchStrategy[Misbehaviour]:
+        names = _FOR_COMMANDS if isinstance(trigger, Cmd) else _FOR_OPTIONS if isinstance(trigger, Opt) else _AT_FIRST
+        step = st.one_of([_mangled(), *(actions(ACTIONS[name]) for name in names)])
         return st.builds(
             Misbehaviour,
-            trigger=st.sampled_from(triggers),
-            nth=st.integers(1, 3),
-            reply=st.lists(step, max_size=4).map(tuple),
+            trigger=st.just(trigger),
+            nth=st.just(1) if trigger is Moment.GREETING else st.integers(1, 3),
+            reply=st.one_of(st.lists(step, max_size=4).map(tuple), st.tuples(_mangled())),
         )
 
-    return rule(Cmd, _FOR_COMMANDS) | rule(Opt, _FOR_OPTIONS)
+    return st.sampled_from(list(triggers)).flatmap(rule)
+
+
+def scripts(
+    triggers: Sequence[Trigger] = EVERY_TRIGGER, *, most: int = 3
+) -> st.SearchStrategy[tuple[Misbehaviour, ...]]:
+    """Generate what a fake server does wrong in a whole run: one to `most` misbehaviours."""
+    return st.lists(misbehaviours(triggers), min_size=1, max_size=most).map(tuple)
+
+
+def _mangled() -> st.SearchStrategy[Action]:
+    """Generate damage to the correct answer: a bit, a few bytes, the length. Every answer is long enough for it."""
+    places = st.integers(0, _SHORTEST - 1)
+    few = st.binary(min_size=1, max_size=4)
+    damage = st.one_of(
+        st.fixed_dictionaries({"flip": st.integers(0, 8 * _SHORTEST - 1)}),
+        st.fixed_dictionaries({"overwrite": st.tuples(st.integers(0, _SHORTEST - 4), few)}),
+        st.fixed_dictionaries({"insert": st.tuples(places, few)}),
+        st.fixed_dictionaries({"append": st.binary(min_size=1, max_size=40)}),
+        st.fixed_dictionaries({"keep": places}),
+    )
+    return damage.map(lambda fields: Mangle(PassThrough(), **fields))
 
 
 @functools.cache
