@@ -10,6 +10,7 @@ import compileall
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from nbdtest.net.clock import Deadline
 from nbdtest.net.guardian import guardian
 
 HERE = Path(__file__).parent
@@ -28,9 +30,13 @@ IN_GUEST = "NBDTEST_GUEST" in os.environ
 REPORTS = "NBDTEST_GUEST_REPORTS"
 NO_OPTION = "needs the kernel's NBD client: give --uml to run it in User Mode Linux (tox -e kernel does)"
 UNAVAILABLE = os.EX_UNAVAILABLE
-GUEST_LIMIT_S = 300
+GUEST_LIMIT, GUEST_DIED = 124, 125
+GUEST_LIMIT_S = 1000
+SILENCE_S = 300
+"""How long a single test may take."""
+BOOTS_AT_MOST = 3
 POLL_S = 0.02
-OUTPUT_LINES = 40
+OUTPUT_LINES = 60
 GUESTS_AT_MOST = 3
 ITEMS_PER_GUEST = 10
 
@@ -41,29 +47,66 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+class GuestFailed(AssertionError):
+    """The guest did not run an item to its end; the first line says why."""
+
+
 class Guest:
-    """One boot of User Mode Linux, in which pytest runs the given items in order."""
+    """A boot of User Mode Linux, in which pytest runs the given items in order; another for the rest where it dies."""
 
     def __init__(self, items: list[pytest.Item], config: pytest.Config) -> None:
         self._config = config
+        self._left = [item.nodeid for item in items]
+        self._boots = 0
+        self._told = 0  # which boot's end has been shown in full
         self._directory = tempfile.TemporaryDirectory(prefix="guest.")
         guardian().add_directory(self._directory.name)
-        self._reports = Path(self._directory.name) / "reports"
-        self._output = Path(self._directory.name) / "output"
-        self._reports.touch()
         for part in ("nbdtest", "tests/kernel"):
             # Every process of the guest, to which the tree is read-only, would do it anew.
             compileall.compile_dir(config.rootpath / part, quiet=2)
+        self._boot()
+
+    def reports(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
+        """Yield the item's reports as they come; where the guest fails instead, one that says so."""
+        while True:
+            ended = self._process.poll() is not None  # asked before reading, so that nothing written by then is missed
+            while (entry := self._next()) is not None:
+                if entry.get("finished") == item.nodeid:
+                    self._left.remove(item.nodeid)
+                    return
+                if entry.get("nodeid") == item.nodeid:
+                    yield self._config.hook.pytest_report_from_serializable(config=self._config, data=entry)
+            if ended:
+                yield self._failure(item)
+                self._left.remove(item.nodeid)
+                if self._left and self._process.returncode != UNAVAILABLE and self._boots < BOOTS_AT_MOST:
+                    self._boot()
+                return
+            if self._silence.expired:
+                self._end()  # which is told in the next round
+            time.sleep(POLL_S)
+
+    def close(self) -> None:
+        self._end()
+        self._directory.cleanup()
+        guardian().drop_directory(self._directory.name)
+
+    def _boot(self) -> None:
+        self._boots += 1
+        self._reports = Path(self._directory.name) / f"reports{self._boots}"
+        self._output = Path(self._directory.name) / f"output{self._boots}"
+        self._reports.touch()
         self._buffer = b""
         self._position = 0
+        self._silence = Deadline(SILENCE_S)
         command = [sys.executable, "-m", "tests.kernel.uml", "--timeout", str(GUEST_LIMIT_S)]
         command += ["--writable", self._directory.name]
-        command += ["--", sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--no-header"]
-        command += ["-m", config.option.markexpr]  # without it the guest would leave out what takes long
+        command += ["--", sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--no-header", "--color=no"]
+        command += ["-m", self._config.option.markexpr]  # without it the guest would leave out what takes long
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
-                command + [item.nodeid for item in items],
-                cwd=config.rootpath,
+                command + self._left,
+                cwd=self._config.rootpath,
                 env={**os.environ, REPORTS: str(self._reports)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -72,27 +115,11 @@ class Guest:
             )
         guardian().add_group(self._process.pid)  # which ends the guest when this pytest is killed
 
-    def reports(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
-        """Yield the item's reports as they come; where the guest fails instead, one that says so."""
-        while True:
-            ended = self._process.poll() is not None  # asked before reading, so that nothing written by then is missed
-            while (entry := self._next()) is not None:
-                if entry.get("finished") == item.nodeid:
-                    return
-                if entry.get("nodeid") == item.nodeid:
-                    yield self._config.hook.pytest_report_from_serializable(config=self._config, data=entry)
-            if ended:
-                yield self._failure(item)
-                return
-            time.sleep(POLL_S)
-
-    def close(self) -> None:
+    def _end(self) -> None:
         guardian().drop_group(self._process.pid)
         if self._process.poll() is None:
             self._process.terminate()
         self._process.wait()
-        self._directory.cleanup()
-        guardian().drop_directory(self._directory.name)
 
     def _next(self) -> dict[str, Any] | None:
         if b"\n" not in self._buffer:
@@ -105,19 +132,37 @@ class Guest:
         if not newline:
             return None
         self._buffer = rest
+        self._silence = Deadline(SILENCE_S)
         entry: dict[str, Any] = json.loads(line)
         return entry
 
     def _failure(self, item: pytest.Item) -> pytest.TestReport:
         status = self._process.returncode
-        output = "\n".join(self._output.read_text(errors="replace").splitlines()[-OUTPUT_LINES:])
+        output = self._output.read_text(errors="replace").splitlines()
         if status == UNAVAILABLE:
             path, line, _ = item.location
-            return _report(item, "skipped", (path, (line or 0) + 1, f"Skipped: {output.strip()}"))
-        reasons = {124: f"the guest did not end in {GUEST_LIMIT_S} s", 125: "the guest died"}
-        return _report(
-            item, "failed", f"{reasons.get(status, f'pytest ended with status {status} in the guest')}:\n{output}"
-        )
+            return _report(item, "skipped", (path, (line or 0) + 1, f"Skipped: {' '.join(output[-1:])}"))
+        said = [line for line in output if line.startswith("uml: ")]
+        if self._silence.expired:
+            why = f"this test did not end in {SILENCE_S} s; its guest was killed"
+        elif status in (GUEST_DIED, GUEST_LIMIT) and said:
+            why = said[-1].removeprefix("uml: ")
+        elif status < 0:
+            why = f"the guest was killed: {signal.Signals(-status).name} came from this machine"
+        else:
+            why = f"pytest ended with status {status} in the guest, and without this test"
+        again = "" if self._boots == 1 else f" (boot {self._boots})"
+        shown = [] if self._told == self._boots else output[-OUTPUT_LINES:]
+        self._told = self._boots
+        return _report(item, "failed", _shown(f"{why}{again}", shown))
+
+
+def _shown(why: str, output: list[str]) -> Any:
+    """Make of a failure of the guest what pytest shows of a test's: the reason is also in the summary's line."""
+    try:
+        raise GuestFailed("\n".join([why, *output]))
+    except GuestFailed:
+        return pytest.ExceptionInfo.from_current().getrepr(style="value")
 
 
 GUESTS = pytest.StashKey[dict[str, Guest]]()
@@ -139,7 +184,7 @@ def _report(item: pytest.Item, outcome: Any, longrepr: Any) -> pytest.TestReport
         keywords={},
         outcome=outcome,
         longrepr=longrepr,
-        when="setup",
+        when="call" if outcome == "failed" else "setup",
     )
 
 

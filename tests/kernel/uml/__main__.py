@@ -24,7 +24,7 @@ def main() -> int:
     )
     parser.add_argument("--timeout", type=float, default=120.0, help="seconds until the guest is killed")
     parser.add_argument("--modules", default=",".join(guest.MODULES), metavar="NAME,...", help="kernel modules to load")
-    parser.add_argument("--memory", default="512M")
+    parser.add_argument("--memory", type=int, default=guest.MEMORY_MB, metavar="MB")
     parser.add_argument("-v", "--verbose", action="store_true", help="show the kernel's messages and times")
     parser.add_argument("command", nargs="+")
     wanted = parser.parse_args()
@@ -34,7 +34,7 @@ def main() -> int:
             wanted.command,
             writable=wanted.writable,
             modules=[name for name in wanted.modules.split(",") if name],
-            memory=wanted.memory,
+            memory_mb=wanted.memory,
             timeout_s=wanted.timeout,
             verbose=wanted.verbose,
         )

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -26,12 +27,19 @@ from tests.kernel.uml.package import CannotRun, Kernel
 
 TIMED_OUT = 124
 NO_STATUS = 125
+BOOT_S = 60.0
+MEMORY_MB = 400  # all of the tests in one guest take 260
+LOG_LINES = 60
+"""How much of the kernel's log is shown when it dies."""
 
 MODULES = ("nbd", "vsock_loopback")
 SHADOWED = ("/tmp", "/run", "/var/tmp", "/dev/shm")
 """Where the guest has a file system of its own, so that what the command needs of the host's there is mounted again."""
 
 PR_SET_CHILD_SUBREAPER = 36
+KERNEL_RUNS = "Linux version"
+"""What its log begins with: a machine on which it got so far can run it, whatever comes next."""
+GRAVE = re.compile(r"Kernel panic|ran out of space|Out of memory|BUG:")
 
 
 def run(
@@ -41,7 +49,7 @@ def run(
     writable: Sequence[Path] = (),
     modules: Sequence[str] = MODULES,
     module_options: dict[str, str] | None = None,
-    memory: str = "512M",
+    memory_mb: int = MEMORY_MB,
     timeout_s: float = 120.0,
     verbose: bool = False,
 ) -> int:
@@ -50,10 +58,11 @@ def run(
     The calling process becomes the one that inherits orphans of its descendants (a subreaper).
 
     Returns:
-        The command's exit status (128 + number after a signal), TIMED_OUT, or NO_STATUS when the guest died.
+        The command's exit status (128 + number after a signal), TIMED_OUT, or NO_STATUS when the guest died. The last
+        line on stderr says what happened in the latter two cases.
 
     Raises:
-        CannotRun: the kernel did not come up on this machine.
+        CannotRun: the kernel does not even start on this machine.
     """
     with tempfile.TemporaryDirectory(prefix="uml.") as name:
         guardian().add_directory(name)
@@ -73,19 +82,20 @@ def run(
         }
         (job / "job.json").write_text(json.dumps(description))
         try:
-            return _boot(kernel, job, memory, timeout_s, verbose)
+            return _boot(kernel, job, memory_mb, timeout_s, verbose)
         finally:
             guardian().drop_directory(name)
 
 
-def _boot(kernel: Kernel, job: Path, memory: str, timeout_s: float, verbose: bool) -> int:
+def _boot(kernel: Kernel, job: Path, memory_mb: int, timeout_s: float, verbose: bool) -> int:
     began = monotonic_s()
     arguments = [
         str(kernel.executable),
-        *(f"mem={memory}", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro"),
-        # stdout is the command's alone; the kernel's own messages go to stderr, which is kept for when it dies.
-        *("con0=null,fd:1", "con=null", "ssl0=null,fd:2", "ssl=null"),
-        *(("loglevel=7",) if verbose else ("console=ttyS0", "quiet")),
+        *(f"mem={memory_mb}M", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro"),
+        # stdout is the command's alone; the kernel's own messages go to stderr, which is kept for when it dies. Without
+        # a console called tty, be it one that swallows everything, a panic would write the log to stdout again.
+        *("con0=null,fd:1", "con=null", "ssl0=null,fd:2", "ssl=null", "loglevel=7"),
+        *(() if verbose else ("console=tty1", "console=ttyS0")),
         *("panic=-1", "lpj=9641984"),  # a given loops-per-jiffy saves 0.3 s of calibration
         *(f"umid=guest{os.getpid()}", f"uml_dir={job}/"),
         *(f"GUEST_JOB={job}", f"init={os.path.realpath(sys.executable)}"),
@@ -100,12 +110,15 @@ def _boot(kernel: Kernel, job: Path, memory: str, timeout_s: float, verbose: boo
             stderr=None if verbose else chatter,
             start_new_session=True,
             cwd=kernel.directory,
-            env={**os.environ, **kernel.environment, "TMPDIR": _memory_directory()},
+            env={**os.environ, **kernel.environment, "TMPDIR": memory_directory()},
         )
     guardian().add_group(process.pid)  # which kills it when we are killed
     ended = os.pidfd_open(process.pid)
+    limit = Deadline(timeout_s)
     try:
-        in_time = wait_for(ended, select.POLLIN, Deadline(timeout_s))
+        has_ended = wait_for(ended, select.POLLIN, Deadline(min(BOOT_S, timeout_s)))
+        if not has_ended and (job / "up").exists():
+            has_ended = wait_for(ended, select.POLLIN, limit)
     finally:
         os.close(ended)
         os.killpg(process.pid, signal.SIGKILL)
@@ -116,16 +129,34 @@ def _boot(kernel: Kernel, job: Path, memory: str, timeout_s: float, verbose: boo
                 os.waitpid(-process.pid, 0)
     if verbose:
         print(f"guest: {monotonic_s() - began:.2f} s, {_text(job / 'times')}", file=sys.stderr)
-    if not (job / "up").exists():
-        raise CannotRun(f"{kernel.executable} did not boot: {_last_words(job)}")
-    if not in_time:
-        return TIMED_OUT
-    try:
+    if (job / "status").exists():
         return int((job / "status").read_text())
-    except (OSError, ValueError) as error:
-        print(_text(job / "chatter"), file=sys.stderr)
-        print(f"guest: it went down without the command's status: {error}; {_last_words(job)}", file=sys.stderr)
+    started = (job / "up").exists()
+    if not has_ended:
+        late = "the command did not end" if started else "the guest did not boot"
+        _say(job, f"{late} in {timeout_s if started else min(BOOT_S, timeout_s):g} s, and was killed")
+        return TIMED_OUT
+    if verbose or KERNEL_RUNS in _text(job / "chatter"):
+        what = "the guest died before the command had ended" if started else "the guest died while it booted"
+        _say(job, f"{what}: {_cause_of_death(job, process.returncode)}")
         return NO_STATUS
+    raise CannotRun(f"{kernel.executable} does not start: {_last_words(job)}")
+
+
+def _say(job: Path, what: str) -> None:
+    """Show the end of the kernel's log, and below it what happened, where a report that was cut off still has it."""
+    log = [line for line in _text(job / "chatter").splitlines() if line.strip()]
+    print(*log[-LOG_LINES:], f"uml: {what}", sep="\n", file=sys.stderr)
+
+
+def _cause_of_death(job: Path, status: int) -> str:
+    failure = _text(job / "failure").splitlines()[-1:]
+    grave = [line for line in _text(job / "chatter").splitlines() if GRAVE.search(line)]
+    if failure or grave:
+        return " | ".join(failure + grave)
+    if status < 0:
+        return f"its kernel was ended by {signal.Signals(-status).name}, which came from this machine"
+    return f"its kernel ended with status {status}"
 
 
 def _last_words(job: Path) -> str:
@@ -148,10 +179,12 @@ def _needed_of_the_host(kernel: Kernel) -> list[str]:
     return [path for path in hidden if not any(path.startswith(f"{other}/") for other in hidden)]
 
 
-def _memory_directory() -> str:
+def memory_directory() -> str:
     """Return where the kernel's memory file may lie: it is mapped executable, which some /dev/shm refuse."""
     for directory in ("/dev/shm", tempfile.gettempdir()):
         mappable = os.access(directory, os.W_OK) and not os.statvfs(directory).f_flag & os.ST_NOEXEC
-        if mappable and shutil.disk_usage(directory).free > 600 << 20:
+        if mappable and shutil.disk_usage(directory).free > MEMORY_MB << 20:
             return directory
-    raise CannotRun("neither /dev/shm nor the temporary directory has 600 MB free and allows executable mappings")
+    raise CannotRun(
+        f"neither /dev/shm nor the temporary directory has {MEMORY_MB} MB free and allows executable mappings"
+    )

@@ -35,7 +35,14 @@ def mount(kind: str, target: str, *, source: str = "none", flags: int = 0, data:
         raise OSError(number, f"mount {kind}: {os.strerror(number)}", target)
 
 
-def mount_all(job: dict[str, Any], job_directory: str) -> None:
+def mount_job(directory: str) -> None:
+    """Make the host's directory ours before anything hides it: /dev was mounted by the kernel."""
+    mount("tmpfs", "/run")
+    os.mkdir(JOB)
+    mount("hostfs", JOB, data=directory)
+
+
+def mount_all(job: dict[str, Any]) -> None:
     mount("proc", "/proc")
     mount("sysfs", "/sys")
     try:
@@ -46,9 +53,6 @@ def mount_all(job: dict[str, Any], job_directory: str) -> None:
     for directory, kind in (("/dev/pts", "devpts"), ("/dev/shm", "tmpfs")):
         os.makedirs(directory, exist_ok=True)
         mount(kind, directory)
-    mount("tmpfs", "/run")
-    os.mkdir(JOB)
-    mount("hostfs", JOB, data=job_directory)
     for directory in job["shadowed"]:
         if directory not in ("/run", "/dev/shm"):
             mount("tmpfs", directory)
@@ -93,8 +97,6 @@ def take_console(verbose: bool) -> None:
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
         os.dup2(console, 1)
         os.dup2(console, 2)
-        with open("/proc/sys/kernel/printk", "w") as printk:
-            printk.write("1")
     settings = termios.tcgetattr(1)
     settings[1] &= ~termios.OPOST
     termios.tcsetattr(1, termios.TCSANOW, settings)
@@ -126,20 +128,20 @@ def run(job: dict[str, Any]) -> int:
 
 
 def write(name: str, text: str) -> None:
-    directory = JOB if os.path.exists(f"{JOB}/job.json") else os.environ["GUEST_JOB"]
-    with open(f"{directory}/{name}", "w") as out:
+    with open(f"{JOB}/.{name}", "w") as out:
         out.write(text)
         out.flush()
         os.fsync(out.fileno())
+    os.rename(f"{JOB}/.{name}", f"{JOB}/{name}")  # the host sees all of it or nothing
 
 
 def main() -> None:
     booted = time.monotonic()
-    directory = os.environ["GUEST_JOB"]
-    with open(f"{directory}/job.json") as description:
+    mount_job(os.environ["GUEST_JOB"])
+    with open(f"{JOB}/job.json") as description:
         job = json.load(description)
     os.environ.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-    mount_all(job, directory)
+    mount_all(job)
     take_console(job["verbose"])
     raise_loopback()
     load_modules(job)
@@ -156,8 +158,8 @@ def main() -> None:
 try:
     main()
 except BaseException:  # noqa: BLE001  # process 1 must not end: the kernel would panic before anybody knew why
+    traceback.print_exc()  # to the kernel's log
     write("failure", traceback.format_exc())
-    traceback.print_exc()
 finally:
     sys.stdout.flush()
     os.sync()
