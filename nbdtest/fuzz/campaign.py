@@ -147,8 +147,10 @@ class Campaign:
             self._corpus.add(script)
         progress.sessions += 1
         progress.commands += script.commands
-        if problem is None and progress.sessions % _VITALS_EVERY == 0:
-            problem = self._growth()
+        if progress.sessions % _VITALS_EVERY == 0:
+            if self._corpus is not None:
+                self._corpus.refresh(self.player.ground, self.player.target.export)
+            problem = problem or self._growth()
         if problem is not None:
             if self._foreseen(problem):
                 progress.foreseen[str(replace(problem, detail=""))] += 1

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from nbdtest.errors import UsageError
@@ -52,6 +53,14 @@ class Corpus:
                 except (OSError, ValueError, UsageError) as error:
                     raise UsageError(f"{path} holds no session: {error}") from error
                 self._names.add(path.name)
+
+    def refresh(self, ground: Ground, export: str) -> None:
+        """Read the sessions that other processes have added meanwhile."""
+        for path in sorted(self.folder.glob("*.json")):
+            if path.name not in self._names:
+                self._names.add(path.name)
+                with suppress(OSError, ValueError, UsageError):
+                    self.scripts += filter(ground.bears, _scripts_in(path, ground, export))
 
     def add(self, script: Script) -> None:
         """Keep a session.

@@ -137,6 +137,16 @@ def test_what_is_kept_is_there_the_next_time(tmp_path: Path) -> None:
     assert corpus_in(tmp_path / "new" / "corpus").scripts == [script]
 
 
+def test_what_another_process_has_added_meanwhile_is_read_as_well(tmp_path: Path) -> None:
+    first, second = corpus_in(tmp_path), corpus_in(tmp_path)
+    script = Script(steps=(Send(commands=(READ,)),))
+    second.add(script)
+    (tmp_path / "odd.json").write_text("{")
+    for _ in range(2):
+        first.refresh(grounds.EVERYTHING, EXPORT)
+    assert first.scripts == [script]
+
+
 def test_what_was_not_finished_is_not_read(tmp_path: Path) -> None:
     (tmp_path / ".0123456789abcdef.json.4711").write_text('{"openings": [')
     assert corpus_in(tmp_path).scripts == []
