@@ -22,18 +22,27 @@ UNUSABLE = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """A subcommand: the module that holds it, what it does, and an example."""
+    """A subcommand: the module that holds it, what it does, an example, and what exit status 1 says if it has that."""
 
     module: str
     help: str
     example: str
+    found: str = ""
+
+    @property
+    def epilog(self) -> str:
+        """What stands below the options in its --help."""
+        found = f"1 {self.found}, " if self.found else ""
+        status = f"Exit status: 0 all is well, {found}2 it cannot be done,\n130 interrupted."
+        return f"Example: {self.example}\n\n{status}"
 
 
 COMMANDS = {
     "check": Command(
         module="nbdtest.cli.check",
         help="run the conformance suite on servers",
-        example="nbdtest check nbdkit 'listen: ./my-server --socket {unix}' --report report.html",
+        example="nbdtest check 'listen: ./my-server --socket {unix}' --report r.html",
+        found="a check failed",
     ),
     "serve": Command(
         module="nbdtest.fakeserver.serve",
@@ -44,11 +53,13 @@ COMMANDS = {
         module="nbdtest.cli.fuzz",
         help="look for requests that a server answers wrongly",
         example="nbdtest fuzz 'listen: ./my-server --socket {unix}'",
+        found="something was found",
     ),
     "replay": Command(
         module="nbdtest.cli.replay",
         help="play a finding of `nbdtest fuzz` again",
-        example="nbdtest replay findings/wrong-data-read-1a2b3c4d --server 'listen: ./my-server --socket {unix}'",
+        example="nbdtest replay findings/wrong-data-read-1a2b3c4d --server nbdkit",
+        found="a finding is one still",
     ),
     "info": Command(
         module="nbdtest.cli.info",
@@ -77,8 +88,6 @@ COMMANDS = {
     ),
 }
 
-EPILOG = "Exit status: 0 all is well, 1 a check failed, 2 the command or the server cannot be used, 130 interrupted."
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
@@ -102,7 +111,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nbdtest",
         description="Tests NBD (Network Block Device) servers and clients.",
-        epilog=f"Example: {COMMANDS['check'].example}\n\n{EPILOG}",
+        epilog=f"{COMMANDS['check'].epilog}\n\n`nbdtest COMMAND --help` tells more of each.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"nbdtest {nbdtest.__version__}")
@@ -115,7 +124,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
             name,
             help=command.help,
             description=f"{command.help[0].upper()}{command.help[1:]}.",
-            epilog=f"Example: {command.example}\n\n{EPILOG}",
+            epilog=command.epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name == wanted:

@@ -13,9 +13,10 @@ from nbdtest.conformance.suite import in_order
 from nbdtest.errors import UsageError
 from nbdtest.fixtures.deviations import deviation_for, format_deviations, read_deviations
 from nbdtest.fixtures.parsing import FORMS, parse_servers
+from nbdtest.fixtures.report_files import refuse_unwritable, write_report, write_text
 from nbdtest.fixtures.subject import DEFAULT_TIMEOUT_S, Settings, Subject, rules_of
 from nbdtest.report.json_document import json_document
-from nbdtest.report.rendering import WRITERS, writer_for
+from nbdtest.report.rendering import WRITERS
 from nbdtest.report.results import Level, Outcome, Report, Result, TargetInfo
 from nbdtest.report.wording import needs_detail, printable, repeat_command, verdict, word
 
@@ -81,8 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UsageError: an argument is wrong, or a server cannot be tested.
     """
-    for path in arguments.report:
-        writer_for(path)
+    refuse_unwritable(arguments.report)
     settings = Settings(
         timeout_s=arguments.timeout,
         seed=arguments.seed,
@@ -124,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         sys.stdout.write(json_document(report))
     for path in arguments.report:
-        _write(Path(path), writer_for(path)(report))
+        write_report(path, report)
         console.say(f"report written to {path}")
     if arguments.update_expect:
         return _update(Path(arguments.update_expect), report, console)
@@ -172,14 +172,6 @@ def _lists(arguments: argparse.Namespace) -> list[str]:
     return [*arguments.expect, *([updated] if updated and Path(updated).exists() else [])]
 
 
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
-
-
 def _update(path: Path, report: Report, console: Console) -> int:
     """Make the list say what was found: without what has passed, with what is new."""
     targets = {target.name: target for target in report.targets}
@@ -195,6 +187,6 @@ def _update(path: Path, report: Report, console: Console) -> int:
         for result in report.results
         if result.outcome in (Outcome.FAILED, Outcome.WARNED) and not result.expected
     ]
-    _write(path, format_deviations([*kept, *new]))
+    write_text(path, format_deviations([*kept, *new]))
     console.say(f"{path}: {len(kept)} kept, {len(new)} added, {len(listed) - len(kept)} taken off")
     return int(any(result.outcome is Outcome.ERROR for result in report.results))

@@ -14,7 +14,7 @@ from nbdtest.fixtures.deviations import read_deviations
 from nbdtest.fixtures.foreseen import is_foreseen
 from nbdtest.fixtures.parsing import FORMS, parse_server
 from nbdtest.fixtures.sources import open_source
-from nbdtest.fixtures.subject import DEFAULT_TIMEOUT_S
+from nbdtest.fixtures.subject import DEFAULT_TIMEOUT_S, usable_timeout
 from nbdtest.fuzz.campaign import Campaign, Limits
 from nbdtest.fuzz.clients import CLIENT_PATIENCE_S, ClientCampaign
 from nbdtest.fuzz.corpus import Corpus
@@ -79,6 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
     numbers = (limits.sessions, limits.seconds, limits.findings, arguments.timeout)
     if any(number is not None and number <= 0 for number in numbers):
         raise UsageError("--seconds, --sessions, --stop-after and --timeout take numbers above 0")
+    if arguments.timeout is not None:
+        usable_timeout(arguments.timeout)
     seed = random.SystemRandom().getrandbits(32) if arguments.seed is None else arguments.seed
     if bool(arguments.client) == bool(arguments.spec):
         raise UsageError("say either which server to test or, with --client, which client")

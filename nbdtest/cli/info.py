@@ -9,7 +9,7 @@ from nbdtest.errors import UsageError
 from nbdtest.fixtures.parsing import parse_server
 from nbdtest.fixtures.preflight import preflight
 from nbdtest.fixtures.sources import open_source
-from nbdtest.fixtures.subject import DEFAULT_TIMEOUT_S
+from nbdtest.fixtures.subject import DEFAULT_TIMEOUT_S, usable_timeout
 from nbdtest.report.wording import printable
 from nbdtest.wire import InfoBlockSize, OldstyleGreeting
 
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
         UsageError: there is no NBD server.
     """
     with open_source(parse_server(arguments.uri)) as source:
-        preflight(source, arguments.timeout)
+        preflight(source, usable_timeout(arguments.timeout))
         target = ServerTarget(source, timeout_s=arguments.timeout)
         found = _found(target)
         target.end()

@@ -7,7 +7,7 @@ from nbdtest.conformance.target import ServerTarget
 from nbdtest.fixtures.client_command import CommandSource, parse_clients
 from nbdtest.fixtures.parsing import parse_server
 from nbdtest.fixtures.sources import open_source
-from nbdtest.fixtures.subject import DEFAULT_TIMEOUT_S
+from nbdtest.fixtures.subject import DEFAULT_TIMEOUT_S, usable_timeout
 from nbdtest.fuzz.client_finding import ClientFinding, concerns_client
 from nbdtest.fuzz.client_finding import load as load_client
 from nbdtest.fuzz.clients import ClientCampaign
@@ -66,7 +66,7 @@ def _run(finding: ClientFinding, arguments: argparse.Namespace) -> bool:
 def _play(finding: Finding, arguments: argparse.Namespace) -> bool:
     source = open_source(parse_server(arguments.server or finding.spec), allow_writes=arguments.allow_writes)
     try:
-        player = Player(ServerTarget(source, timeout_s=arguments.timeout))
+        player = Player(ServerTarget(source, timeout_s=usable_timeout(arguments.timeout)))
         must_bear(player, finding.script)
         problem = player.play(finding.script, record=True, afresh=True)
     finally:

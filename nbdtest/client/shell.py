@@ -41,8 +41,9 @@ class Step(argparse.Action):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.description = (
-        "Python with a handle 'h' of nbdtest.client, which is there as 'nbd' and as 'client'. Options are carried out "
-        "in the order in which they are given; without -c, --pread and --hexdump a prompt follows."
+        "Python with a handle 'h' of nbdtest.client, which is there as 'nbd' and as\n"
+        "'client'. Options are carried out in the order in which they are given; without\n"
+        "-c, --pread and --hexdump a prompt follows."
     )
     parser.set_defaults(steps=[], run=run)
 

@@ -81,7 +81,8 @@ def _probe(check: Check, target: ServerTarget) -> _Verdict:
     failed = verdict.outcome in (Outcome.FAILED, Outcome.WARNED, Outcome.ERROR)
     if (check.hostile or failed) and (trouble := _lasting_trouble(target)):
         said = f"after this probe the server does not serve any more: {trouble}{_last_words(target)}"
-        verdict = _Verdict(Outcome.FAILED, Level.MUST, "\n".join(filter(None, (said, verdict.message))))
+        why = "\n".join(_rule(check.requirements[0])) if verdict.outcome is Outcome.PASSED else verdict.message
+        verdict = _Verdict(Outcome.FAILED, Level.MUST, "\n".join(filter(None, (said, why))))
         target.source.revive()
     return verdict
 
@@ -126,9 +127,12 @@ def explain(check: Check, complaint: Complaint, broken: Requirement) -> str:
     lines = [f"seen:   {complaint.seen}"]
     if complaint.wanted:
         lines.append(f"wanted: {complaint.wanted}")
-    lines.append(f"rule:   {broken.id}, {broken.kind.upper()}: {broken.text}")
-    lines.append(f"where:  {broken.url}")
-    return "\n".join(lines)
+    eased = not complaint.requirement and broken.level is Level.MUST and check.level is not Level.MUST
+    return "\n".join([*lines, *_rule(broken, note=", where this check only warns" if eased else "")])
+
+
+def _rule(broken: Requirement, note: str = "") -> tuple[str, str]:
+    return f"rule:   {broken.id}, {broken.kind.upper()}{note}: {broken.text}", f"where:  {broken.url}"
 
 
 def _last_words(target: ServerTarget) -> str:

@@ -34,7 +34,7 @@ EPILOG = """More examples:
   nbdtest serve --unix /tmp/nbd.sock --size 64M
   nbdtest serve --tcp 10809 --file disk.img --read-only --log
   nbdtest serve --tcp 0 --export a=1M --export b=disk.img
-  nbdtest serve --vsock 10809      (nbd+vsock://1 here, nbd+vsock://2 in a virtual machine)
+  nbdtest serve --vsock 10809     nbd+vsock://1 here, nbd+vsock://2 in a guest
   nbdtest serve --unix /tmp/nbd.sock --mutant chunk.done-forgotten
 Started by systemd socket activation, it serves the sockets that it inherits."""
 

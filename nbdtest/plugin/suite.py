@@ -19,13 +19,13 @@ from nbdtest.conformance.suite import in_order
 from nbdtest.errors import UsageError
 from nbdtest.fixtures.deviations import read_deviations
 from nbdtest.fixtures.parsing import parse_servers
+from nbdtest.fixtures.report_files import refuse_unwritable
 from nbdtest.fixtures.subject import Settings, Subject
 from nbdtest.fuzz.campaign import Limits
 from nbdtest.plugin import SUITE_NODE, SUITE_PACKAGE
 from nbdtest.plugin.fuzzing import FuzzItem, limits_of
 from nbdtest.plugin.summary import Summary, details, repeat
 from nbdtest.report.json_document import result_row
-from nbdtest.report.rendering import writer_for
 from nbdtest.report.results import Level, Outcome, Result
 
 if TYPE_CHECKING:
@@ -196,7 +196,9 @@ class Suite:
             collector = SuiteCollector.from_parent(session, name=SUITE_NODE, nodeid=SUITE_NODE, suite=self)
             found = list(session.genitems(collector))
             if not found:
-                raise pytest.UsageError(f"no item of the suite is called {', '.join(self.selection.nodes)}")
+                raise pytest.UsageError(
+                    f"no item of the suite is called {', '.join(self.selection.nodes)}; see --collect-only -q"
+                )
             items.extend(found)
 
     @pytest.hookimpl(tryfirst=True)
@@ -267,7 +269,8 @@ class Suite:
                 output["nbdtest_targets"] = self.summary.learned()
             else:
                 self.summary.learn(self.summary.learned())
-                self.summary.write_reports()
+                if not self.summary.write_reports() and session.exitstatus == pytest.ExitCode.OK:
+                    session.exitstatus = pytest.ExitCode.USAGE_ERROR  # somebody relies on a report that is not there
         finally:
             self.close()
 
@@ -313,8 +316,7 @@ def suite_of(config: pytest.Config, arguments: Sequence[str]) -> Suite:
     if twice := {name for name in names if names.count(name) > 1}:
         raise UsageError(f"a server and a client are both called {twice.pop()}: test them one after the other")
     reports = list(config.getoption("nbd_report"))
-    for path in reports:
-        writer_for(path)
+    refuse_unwritable(reports)
     others = set(config.getoption("file_or_dir") or ()) - set(arguments)
     return Suite(
         config,

@@ -8,16 +8,16 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import nbdtest
 from nbdtest.conformance.declare import Check
+from nbdtest.errors import UsageError
+from nbdtest.fixtures.report_files import write_report
 from nbdtest.fixtures.subject import Subject, rules_of
 from nbdtest.report.json_document import result_from_row, target_from_row, target_row
-from nbdtest.report.rendering import writer_for
 from nbdtest.report.results import Level, Outcome, Report, Result, TargetInfo
 from nbdtest.report.wording import printable, rule_lines, verdict, word
 
@@ -107,20 +107,21 @@ class Summary:
             seed=self._seed,
         )
 
-    def write_reports(self) -> None:
-        """Write the files that were asked for, if anything was checked."""
+    def write_reports(self) -> bool:
+        """Write the files that were asked for, if anything was checked; whether all could be."""
         if not self._results:
-            return
+            return True
         report = self.report()
+        written = True
         for name in self._reports:
-            path = Path(name)
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(writer_for(path)(report), encoding="utf-8")
-            except OSError as error:
-                self._written.append(f"the report {name} could not be written: {error.strerror}")
+                write_report(name, report)
+            except UsageError as error:
+                self._written.append(f"no report: {error}")
+                written = False
             else:
-                self._written.append(f"report written to {os.path.relpath(path)}")
+                self._written.append(f"report written to {os.path.relpath(name)}")
+        return written
 
     def print_to(self, terminal: pytest.TerminalReporter) -> None:
         """Print a verdict for each target, with what went wrong by the words of the specification."""

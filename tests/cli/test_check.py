@@ -64,8 +64,11 @@ def run(*words: str) -> int:
         pytest.param(["--checks", "!*"], 2, id="nothing-selected"),
         pytest.param(["--timeout", "0"], 2, id="no-time"),
         pytest.param(["--report", "r.doc"], 2, id="no-such-report"),
+        pytest.param(["--report", "/proc/no/r.json"], 2, id="report-nowhere"),
+        pytest.param(["--report", "/dev/null/r.json"], 2, id="report-below-a-file"),
         pytest.param(["--pcap", "/dev/null/x"], 2, id="no-such-folder"),
         pytest.param(["--expect", "none.toml"], 2, id="no-such-list"),
+        pytest.param(["--expect", sys.executable], 2, id="list-that-is-no-text"),
     ],
 )
 def test_exit_status(words: list[str], status: int) -> None:

@@ -39,6 +39,14 @@ def test_every_help_shows_an_example_and_what_the_exit_status_means(capsys: pyte
         assert "Exit status: 0" in told
 
 
+def test_help_fits_a_terminal_of_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for words in [[], *([name] for name in offered(capsys))]:
+        assert [line for line in printed(capsys, *words, "--help").splitlines() if len(line) > 80] == []
+
+
 def test_examples_are_accepted_as_far_as_their_options_go(capsys: pytest.CaptureFixture[str]) -> None:
     for name in offered(capsys):
         words = shlex.split(COMMANDS[name].example)
@@ -91,6 +99,13 @@ def test_info_says_what_a_server_offers(capsys: pytest.CaptureFixture[str]) -> N
     assert found["exports"] == ["", "second"]
     assert "base:allocation" in found["contexts"]
     assert f"size: {64 << 20}" in printed(capsys, "info", "builtin")
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e9"])
+def test_time_limits_that_cannot_be_waited_for(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("check", "info", "fuzz"):
+        assert main([command, "builtin", "--timeout", seconds]) == 2
+        assert "above 0" in capsys.readouterr().err
 
 
 def test_info_of_what_is_no_server(capsys: pytest.CaptureFixture[str]) -> None:

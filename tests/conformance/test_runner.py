@@ -96,6 +96,11 @@ def test_the_message_says_what_was_seen_and_which_rule_says_otherwise(target: Se
     ]
 
 
+def test_the_message_says_where_a_check_is_milder_than_its_rule(target: ServerTarget) -> None:
+    message = run_check(saying(Complaint("something"), level=Level.SHOULD), target).message
+    assert "rule:   OPT-040, MUST, where this check only warns: ABORT" in message
+
+
 def test_a_skip_gives_the_reason_and_a_toleration_what_was_tolerated(target: ServerTarget) -> None:
     assert run_check(saying(None, needs=[Capability.OLDSTYLE]), target).message == "the server greets newstyle"
     assert run_check(saying(Hangup("closed"), legal=False), target).message == "tolerated: closed (TERM-006, TERM-034)"
@@ -151,6 +156,7 @@ def test_a_death_is_laid_at_the_door_of_the_check_that_caused_it() -> None:
         result = run_check(hostile, made)
         assert (result.outcome, result.level) == (Outcome.FAILED, Level.MUST)
         assert result.message.startswith("after this probe the server does not serve any more: ")
+        assert result.message.splitlines()[-2].startswith("rule:   CONV-005, SHOULD: ")
         assert run_check(saying(None, legal=False), made).outcome is Outcome.PASSED, "it was started again"
 
 

@@ -34,6 +34,8 @@ def refused(pytester: pytest.Pytester, *options: str) -> str:
         pytest.param(["--nbd-server=builtin", "--nbd-checks=!*"], "no check is selected", id="nothing-left"),
         pytest.param(["--nbd-server=builtin", "--nbd-expect=none.toml"], "none.toml cannot be read", id="no-such-list"),
         pytest.param(["--nbd-server=builtin", "--nbd-report=r.txt"], ".json, .md, .xml, .html", id="report-suffix"),
+        pytest.param(["--nbd-server=builtin", "--nbd-report=/dev/null/r.md"], "null is not writ", id="report-nowhere"),
+        pytest.param(["--nbd-server=builtin", "nbd::nbdkit"], "called nbd::nbdkit; see --collect", id="no-such-item"),
         pytest.param(["--nbd-server=builtin", "--nbd-level=shall"], "invalid choice: 'shall'", id="unknown-level"),
     ],
 )
@@ -50,6 +52,25 @@ def test_port_that_nobody_listens_on(pytester: pytest.Pytester) -> None:
     said = refused(pytester, f"--nbd-server=nbd://localhost:{unused_tcp_port()}")
     assert "Connection refused" in said
     assert "Is the server running?" in said
+
+
+def test_report_that_cannot_be_written_after_all_fails_the_run(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+        from nbdtest.errors import UsageError
+        from nbdtest.plugin import summary
+
+        def write_report(name, report):
+            raise UsageError(f"{name} cannot be written: No space left on device")
+
+        summary.write_report = write_report
+        """
+    )
+    result = pytester.runpytest_subprocess(
+        "--nbd-server=" + odd("greets"), "--nbd-checks=greeting.nbd-magic", "--nbd-report=r.json"
+    )
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stdout.fnmatch_lines(["no report: r.json cannot be written: No space left on device", "*1 passed*"])
 
 
 def test_list_of_deviations_that_is_wrong(pytester: pytest.Pytester) -> None:

@@ -145,10 +145,3 @@ def test_junit_report_of_pytest_itself_has_the_items(project: pytest.Pytester) -
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     cases = list(ET.parse(project.path / "own.xml").getroot().iter("testcase"))
     assert {case.get("name") for case in cases} >= {"demo.passes", "demo.fails"}
-
-
-def test_report_that_cannot_be_written_is_said(project: pytest.Pytester) -> None:
-    project.makefile(".txt", folder="a file")
-    options = (f"--nbd-server={SERVER}", "--nbd-checks=demo.passes", "--nbd-report=folder.txt/r.json")
-    result = project.runpytest_subprocess(*options)
-    result.stdout.fnmatch_lines(["the report folder.txt/r.json could not be written: *"])
