@@ -66,7 +66,7 @@ class Transcript:
             where = f" [{record.connection}]" if several else ""
             lines.append(f"{record.time_s:9.4f}{where} {arrow} {record.summary or f'{len(record.data)} bytes'}")
             if record.data and hex_limit:
-                lines.append(hexdump(record.data, limit=hex_limit, indent=" " * 14))
+                lines.append(hexdump(record.data, limit=hex_limit, indent=" " * 5))  # fits 80 columns, indented
         return "\n".join(lines)
 
     def sent_by(self, sender: Sender, connection: int | None = None) -> bytes:

@@ -69,10 +69,10 @@ def test_a_missing_key_is_named() -> None:
 def test_a_sequence_has_the_client_left_and_the_bytes_below() -> None:
     assert TWO.format() == (
         "   0.5000 <-- server greeting\n"
-        "              0000  4e 42 44 4d 41 47 49 43                          NBDMAGIC\n"
+        "     0000  4e 42 44 4d 41 47 49 43                          NBDMAGIC\n"
         "   1.2500 client --> 20 bytes\n"
-        "              0000  20 21 22 23 24 25 26 27 28 29 2a 2b 2c 2d 2e 2f   !\"#$%&'()*+,-./\n"
-        "              0010  30 31 32 33                                      0123\n"
+        "     0000  20 21 22 23 24 25 26 27 28 29 2a 2b 2c 2d 2e 2f   !\"#$%&'()*+,-./\n"
+        "     0010  30 31 32 33                                      0123\n"
         "   2.0000 client --> FIN"
     )
 
