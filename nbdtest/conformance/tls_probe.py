@@ -21,18 +21,20 @@ from nbdtest.conformance.verdict import Complaint, NoAnswer, NotApplicable
 from nbdtest.errors import Disconnected, TimedOut, TransportError
 from nbdtest.net.clock import Deadline
 from nbdtest.net.tls import PSK, ClientCredentials, TLSPipe, TLSTruncated, VersionRange, client_context, start_tls
-from nbdtest.net.tls.credentials import CA_CERT
+from nbdtest.net.tls.credentials import CA_CERT, CA_CRL
 from nbdtest.net.tls.key_offer import accepts_key, key_offer
 from nbdtest.wire import OPTION_REPLY_MAGIC, Opt
 
 __all__ = [
     "ALERT_RECORD",
     "HANDSHAKE_RECORD",
+    "begin_handshake",
     "client_hello",
     "expect_goodbye",
     "expect_no_option_reply",
     "known_key",
     "protect",
+    "revoked_client",
     "shake_hands",
     "starting_tls",
     "takes_key",
@@ -98,6 +100,21 @@ def unwanted_clients(t: ServerTarget) -> Iterator[tuple[str, ClientCredentials]]
         if not (beside / name / CA_CERT).is_file():
             raise NotApplicable("no flawed certificates for clients are known")
         yield what, replace(right, directory=str(beside / name))
+
+
+def revoked_client(t: ServerTarget) -> ClientCredentials:
+    """A client whose certificate is on the list of the revoked ones, which the server has beside its own certificate.
+
+    Raises:
+        NotApplicable: there is none.
+    """
+    right = _credentials(t)
+    if isinstance(right, PSK):
+        raise NotApplicable("the server has keys, no certificates")
+    own = Path(right.directory or "")
+    if not ((own / CA_CRL).is_file() and (own.parent / "revoked" / CA_CERT).is_file()):
+        raise NotApplicable("no certificate is known to be revoked")
+    return replace(right, directory=str(own.parent / "revoked"))
 
 
 @contextmanager
@@ -176,6 +193,14 @@ def shake_hands(
     nego.structured = nego.extended = False
     nego.contexts = {}
     return None
+
+
+def begin_handshake(t: ServerTarget, nego: Negotiation) -> None:
+    """Send a ClientHello and wait for the beginning of the answer; the connection is left as it is then."""
+    pipe = TLSPipe(client_context(_credentials(t)))
+    pipe.handshake()
+    nego.peer.send(pipe.to_send(), summary="ClientHello")
+    nego.peer.note(nego.peer.receive_unless_ended(), "the server's part of the handshake")
 
 
 def takes_key(t: ServerTarget, what: str, identity: bytes, key: bytes) -> bool:

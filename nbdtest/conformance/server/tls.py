@@ -28,11 +28,13 @@ from nbdtest.conformance.target import ServerTarget
 from nbdtest.conformance.tls_probe import (
     ALERT_RECORD,
     HANDSHAKE_RECORD,
+    begin_handshake,
     client_hello,
     expect_goodbye,
     expect_no_option_reply,
     known_key,
     protect,
+    revoked_client,
     shake_hands,
     starting_tls,
     takes_key,
@@ -42,6 +44,7 @@ from nbdtest.conformance.tls_probe import (
 )
 from nbdtest.conformance.verdict import NotApplicable
 from nbdtest.net.tls import ClientCredentials, TLSFailure, TLSPipe, TLSStream, VersionRange
+from nbdtest.report.results import Level
 from nbdtest.wire import (
     Errno,
     ExportName,
@@ -141,6 +144,16 @@ def injected_bytes_are_not_kept(t: ServerTarget) -> None:
     _injection(t, "the header of an option in clear", Option(option=Opt(UNKNOWN_OPTION + 1)).encode(length=16))
 
 
+@check("tls.clear-inside-handshake-is-not-served", proves=["TLS-027"], needs=[LAYER], legal=False)
+def clear_inside_handshake_is_not_served(t: ServerTarget) -> None:
+    """An option in clear in the middle of the TLS handshake is not served."""
+    with starting_tls(t) as nego:
+        begin_handshake(t, nego)
+        nego.send_option(UNKNOWN_OPTION)
+        nego.peer.half_close()  # or a server may wait for the rest of a TLS record
+        expect_no_option_reply(nego.peer.receive_to_end(), "an option in clear inside the handshake")
+
+
 @check("tls.clear-inside-tls-is-not-served", proves=["TLS-027"], needs=[LAYER], legal=False)
 def clear_inside_tls_is_not_served(t: ServerTarget) -> None:
     """An option in clear between the records of TLS is not served."""
@@ -188,6 +201,18 @@ def client_certificates_are_checked(t: ServerTarget) -> None:
         if not turned_away and what == "no certificate":
             raise NotApplicable("the server demands no certificate of its clients")
         expect(turned_away, f"with {what} the TLS handshake succeeds", "a failure")
+
+
+@check(
+    "tls.revoked-clients-are-refused", proves=["TLS-030"], needs=[LAYER], legal=True, hostile=True, level=Level.SHOULD
+)
+def revoked_clients_are_refused(t: ServerTarget) -> None:
+    """A server that lets no client in without a certificate takes none that is on the list beside its own."""
+    (what, none), *_ = unwanted_clients(t)
+    if not _is_turned_away(t, what, none):
+        raise NotApplicable("the server demands no certificate of its clients")
+    turned_away = _is_turned_away(t, "a revoked certificate", revoked_client(t))
+    expect(turned_away, "with a certificate that ca-crl.pem revokes the TLS handshake succeeds", "a failure")
 
 
 @check("tls.empty-key-is-refused", proves=["TLS-030"], needs=[LAYER], legal=False, hostile=True)

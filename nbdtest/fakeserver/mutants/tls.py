@@ -338,6 +338,7 @@ def plaintext_kept(server: FakeServer) -> None:
     "tls.returns-to-clear",
     breaks=["TLS-027", "TLS-028", "TLS-030"],
     checks=[
+        "tls.clear-inside-handshake-is-not-served",
         "tls.clear-inside-tls-is-not-served",
         "tls.no-way-back",
         "tls.failed-handshake-ends-the-session",
@@ -418,6 +419,15 @@ def stale_certificates(server: FakeServer) -> None:
     server.configure(tls_mode=TLSMode.REQUIRED)
     server.change_credentials(
         lambda known: replace(known, verify_peer=True, any_time=True) if isinstance(known, ServerX509) else known
+    )
+
+
+@mutant("tls.revoked-clients", breaks=["TLS-030"], checks=["tls.revoked-clients-are-refused"], certificates=True)
+def revoked_clients(server: FakeServer) -> None:
+    """Clients have to show a certificate, but it may have been revoked."""
+    server.configure(tls_mode=TLSMode.REQUIRED)
+    server.change_credentials(
+        lambda known: replace(known, verify_peer=True, use_list=False) if isinstance(known, ServerX509) else known
     )
 
 

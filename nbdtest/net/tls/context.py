@@ -132,7 +132,7 @@ def server_context(
         directory = Path(credentials.directory)
         _present(made, directory / files.SERVER_CERT, directory / files.SERVER_KEY)
         if credentials.verify_peer:
-            _trust(made, directory)
+            _trust(made, directory, use_list=credentials.use_list)
             made.verify_mode = ssl.CERT_REQUIRED
         if credentials.any_time:
             made.verify_flags |= _NO_CHECK_TIME
@@ -156,9 +156,9 @@ def _readable(path: Path) -> bool:
     return os.access(path, os.R_OK)
 
 
-def _trust(made: ssl.SSLContext, directory: Path) -> None:
+def _trust(made: ssl.SSLContext, directory: Path, *, use_list: bool = True) -> None:
     _load(made, directory / files.CA_CERT)
-    if _readable(directory / files.CA_CRL):
+    if use_list and _readable(directory / files.CA_CRL):
         # Only with a list at hand: the flag alone makes OpenSSL refuse every certificate ("unable to get certificate
         # CRL").
         _load(made, directory / files.CA_CRL)

@@ -68,13 +68,15 @@ class X509:
 class ServerX509:
     """A server with SERVER_CERT and SERVER_KEY of `directory`.
 
-    `verify_peer` demands a certificate of every client, signed by CA_CERT and not in CA_CRL, if there is one. With
-    `any_time` it may have expired or not be valid yet: a mistake, for tests of clients' certificates.
+    `verify_peer` demands a certificate of every client, signed by CA_CERT and not in CA_CRL, if there is one. Mistakes,
+    for tests of clients' certificates: with `any_time` it may have expired or not be valid yet, without `use_list` it
+    may have been revoked.
     """
 
     directory: str
     verify_peer: bool = False
     any_time: bool = False
+    use_list: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
