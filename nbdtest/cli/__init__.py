@@ -18,6 +18,8 @@ __all__ = ["main"]
 
 INTERRUPTED = 130
 UNUSABLE = 2
+DEPENDENCIES = {"cryptography", "hypothesis", "jinja2", "pytest", "rich"}
+"""What may be missing where nbdtest runs from a checkout and is not installed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +99,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(arguments.run(arguments))
     except NBDTestError as error:
         print(f"nbdtest: {error}", file=sys.stderr)
+        return UNUSABLE
+    except ModuleNotFoundError as error:
+        if error.name not in DEPENDENCIES:
+            raise
+        print(
+            f"nbdtest: the Python package {error.name} is not installed. `pip install .` installs nbdtest with all "
+            "that it needs; without it there are check, serve, info, list, shell, attach and detach",
+            file=sys.stderr,
+        )
         return UNUSABLE
     except KeyboardInterrupt:
         print("nbdtest: interrupted", file=sys.stderr)

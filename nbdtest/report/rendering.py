@@ -1,5 +1,6 @@
 """Which writer a report file gets, by the end of its name. Pure: the text is returned, whoever asked writes it."""
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import PurePath
 
@@ -18,15 +19,18 @@ WRITERS: dict[str, Callable[[Report], str]] = {
     ".xml": junit,
     ".html": html,
 }
+_NEEDS = {".html": "jinja2"}
 
 
 def writer_for(path: str | PurePath) -> Callable[[Report], str]:
     """The writer for a file of this name.
 
     Raises:
-        UsageError: no writer has that suffix.
+        UsageError: no writer has that suffix, or it needs a package that is not installed.
     """
     suffix = PurePath(path).suffix.lower()
     if suffix not in WRITERS:
         raise UsageError(f"a report named {str(path)!r} cannot be written: its name has to end in {', '.join(WRITERS)}")
+    if suffix in _NEEDS and importlib.util.find_spec(_NEEDS[suffix]) is None:
+        raise UsageError(f"no report can be written to {path}: the Python package {_NEEDS[suffix]} is not installed")
     return WRITERS[suffix]

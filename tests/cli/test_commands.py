@@ -5,9 +5,11 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import nbdtest
 from nbdtest.cli import COMMANDS, main
 from tests.fixtures.odd_specs import odd
 
@@ -111,6 +113,25 @@ def test_time_limits_that_cannot_be_waited_for(seconds: str, capsys: pytest.Capt
 def test_info_of_what_is_no_server(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", odd("ssh")]) == 2
     assert "speaks something else than NBD" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        pytest.param(["check", "builtin", "--checks", "greeting"], 0, "builtin: 5 passed", id="check"),
+        pytest.param(["info", "builtin"], 0, "handshake: newstyle", id="info"),
+        pytest.param(["list", "checks"], 0, "greeting.nbd-magic", id="list"),
+        pytest.param(["check", "builtin", "--report", "r.html"], 2, "package jinja2 is not installed", id="html"),
+        pytest.param(["fuzz", "builtin"], 2, "package hypothesis is not installed", id="fuzz"),
+    ],
+)
+def test_what_runs_from_a_checkout_without_any_package(words: list[str], status: int, says: str) -> None:
+    checkout = Path(nbdtest.__file__).parents[1]
+    command = [sys.executable, "-S", "-E", "-m", "nbdtest", *words]
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    assert says in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_reader_that_has_had_enough_is_no_error() -> None:
