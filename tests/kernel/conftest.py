@@ -32,7 +32,7 @@ NO_OPTION = "needs the kernel's NBD client: give --uml to run it in User Mode Li
 UNAVAILABLE = os.EX_UNAVAILABLE
 GUEST_LIMIT, GUEST_DIED = 124, 125
 GUEST_LIMIT_S = 1000
-SILENCE_S = 300
+SILENCE_S = 600
 """How long a single test may take."""
 BOOTS_AT_MOST = 3
 POLL_S = 0.02

@@ -11,6 +11,7 @@ from types import FrameType
 
 from nbdtest.client.kernel.device import DEFAULT_TIMEOUT_S, Interface, NBDDevice
 from nbdtest.client.kernel.handles import connected
+from nbdtest.client.kernel.netlink import SECONDS_MAXIMUM
 from nbdtest.client.kernel.sysfs import device_index
 from nbdtest.client.kernel.watchdog import start
 from nbdtest.errors import UsageError
@@ -67,6 +68,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--reconnect needs netlink: leave --ioctl away")
     if arguments.connections < 1:
         raise UsageError("--connections: at least 1")
+    if arguments.stall is not None and not arguments.stall > 0:
+        raise UsageError("--stall: more than 0 seconds")
+    for option in ("timeout", "reconnect"):
+        if not 0 <= getattr(arguments, option) <= SECONDS_MAXIMUM:
+            raise UsageError(f"--{option}: 0 to {SECONDS_MAXIMUM} seconds")
     wanted = None if arguments.device is None else device_index(arguments.device)
     foreground = arguments.foreground or arguments.ioctl
     with _interrupted_by_sigterm() if foreground else nullcontext(), _attached(arguments, wanted) as device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from nbdtest.client.kernel.device import CLOSE_S
 from nbdtest.client.kernel.failures import DeviceError
@@ -32,8 +33,16 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         DeviceError: one is not attached, cannot be detached, or is still in use afterwards.
     """
-    for device in arguments.devices:
-        detach(device_index(device), timeout_s=arguments.timeout)
+    refusals = []
+    for index in [device_index(device) for device in arguments.devices]:
+        try:
+            detach(index, timeout_s=arguments.timeout)
+        except DeviceError as error:  # the others are detached all the same
+            refusals.append(error)
+    for refusal in refusals[:-1]:
+        print(f"nbdtest: {refusal}", file=sys.stderr)
+    if refusals:
+        raise refusals[-1]
     return 0
 
 
@@ -45,6 +54,8 @@ def detach(index: int, *, timeout_s: float = CLOSE_S) -> None:
         StillInUse: somebody keeps it open; what they do with it fails.
     """
     sysfs = Sysfs()
+    if index not in sysfs.indexes():
+        raise sysfs.no_such_device(device_path(index))
     if sysfs.pid(index) is None:
         raise DeviceError(f"{device_path(index)} is not attached")
     with NBDNetlink() as netlink:

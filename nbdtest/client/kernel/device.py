@@ -74,6 +74,7 @@ class Attachment(Protocol):
     def wait(self, timeout_s: float | None) -> bool: ...
     def stop(self, *, polite: bool, timeout_s: float) -> None: ...
     def abandon(self) -> None: ...
+    def forsake(self) -> None: ...
 
 
 class NBDDevice:
@@ -135,6 +136,7 @@ class NBDDevice:
         self._max_request = max_request
         self._usual_max_request = 0
         self._parameters = Parameters(
+            size=size,
             block_size=block_size,
             flags=flags,
             timeout_s=timeout_s,
@@ -145,7 +147,8 @@ class NBDDevice:
         self._sockets: list[sockets.socket] = []
         self._handles: list[NegotiatedHandle] = []
         self._attachment: Attachment | None = None
-        self._finalizer: weakref.finalize[[Attachment], NBDDevice] | None = None
+        self._finalizer: weakref.finalize[[Attachment, int], NBDDevice] | None = None
+        self._process = 0
         self.socket = socket
 
     @classmethod
@@ -249,8 +252,8 @@ class NBDDevice:
 
     def set_blocksize(self, size: int) -> None:
         """Set the smallest unit of a request: 512, 1024, 2048 or 4096; the size is rounded down to a multiple."""
-        self._parameters = replace(self._parameters, block_size=size)
-        self._change(Parameters(block_size=size, size=self.size))
+        unit = size or DEFAULT_BLOCK_SIZE
+        self._change(Parameters(block_size=size, size=self._size // unit * unit))
 
     def set_blocks(self, count: int) -> None:
         """Set the size in blocks."""
@@ -258,8 +261,9 @@ class NBDDevice:
 
     def set_size(self, size: int) -> None:
         """Set the size in bytes, rounded down to a multiple of the block size."""
+        block_size = self._parameters.block_size or DEFAULT_BLOCK_SIZE
+        self._change(Parameters(size=size // block_size * block_size))
         self._size = size
-        self._change(Parameters(size=self.size))
 
     def set_flags(self, flags: TransmissionFlag) -> None:
         """Set what the export offers, as the server said it, before the device is attached."""
@@ -300,7 +304,8 @@ class NBDDevice:
             attachment = IoctlAttachment.start(parameters, self._index, self._sysfs)
         self._attachment = attachment
         self._index = attachment.index
-        self._finalizer = weakref.finalize(self, _abandon, attachment)
+        self._process = os.getpid()
+        self._finalizer = weakref.finalize(self, _abandon, attachment, self._process)
         try:
             self._limit_requests()
         except BaseException:
@@ -359,6 +364,7 @@ class NBDDevice:
 
         The connections are gone: set a new `socket` before the next run.
         """
+        self._refuse_in_a_child()
         for each in self._sockets:
             with suppress(OSError):
                 each.shutdown(sockets.SHUT_RDWR)
@@ -380,9 +386,17 @@ class NBDDevice:
     def close(self) -> None:
         """Detach the device and close its connections and handles. Any number of times.
 
+        In a process that the one which attached the device has forked, the device stays as it is.
+
         Raises:
             StillInUse: see `disconnect`.
         """
+        if self._attachment is not None and self._process != os.getpid():
+            self._attachment.forsake()  # an open node would keep the device in use
+            self._forget()
+            self._replace_sockets([])
+            self._handles = []
+            return
         try:
             self._stop(polite=True)
         finally:
@@ -411,12 +425,19 @@ class NBDDevice:
         attachment = self._attachment
         if attachment is None:
             return
+        self._refuse_in_a_child()
         self._forget()
         if self._usual_max_request and attachment.attached:
             with suppress(DeviceError):
                 self._sysfs.set_max_request(attachment.index, self._usual_max_request)
         self._usual_max_request = 0
         attachment.stop(polite=polite, timeout_s=self.close_timeout_s)
+
+    def _refuse_in_a_child(self) -> None:
+        if self._attachment is not None and self._process != os.getpid():
+            raise UsageError(
+                f"{self.device} was attached by process {self._process}, which forked this one: do it there"
+            )
 
     def _forget(self) -> None:
         self._attachment = None
@@ -449,7 +470,9 @@ class NBDDevice:
         )
 
 
-def _abandon(attachment: Attachment) -> None:
+def _abandon(attachment: Attachment, process: int) -> None:
+    if os.getpid() != process:
+        return  # it is whose who forked us, and still needs it
     attachment.abandon()
     warnings.warn(f"{device_path(attachment.index)} was not detached: use `with`, or close()", ResourceWarning, 2)
 

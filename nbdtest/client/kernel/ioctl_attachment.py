@@ -111,6 +111,10 @@ class IoctlAttachment:
         if not self.attached:
             self._node.close()
 
+    def forsake(self) -> None:
+        """Close a forked process's copy of the node; the device stays as it is."""
+        self._node.close()
+
     def _set_up(self, parameters: Parameters) -> None:
         if parameters.block_size is not None:
             self._node.set_block_size(parameters.block_size)

@@ -20,10 +20,11 @@ from typing import Final, Self
 from nbdtest.client.kernel import genetlink
 from nbdtest.client.kernel.failures import NO_MODULE, NoModule, explain
 from nbdtest.client.kernel.kernel_log import KernelLog
+from nbdtest.errors import UsageError
 from nbdtest.net.clock import Deadline
 from nbdtest.wire.numbers import TransmissionFlag
 
-__all__ = ["ConfigFlag", "LinkEvents", "NBDNetlink", "NetlinkChannel", "Parameters"]
+__all__ = ["SECONDS_MAXIMUM", "ConfigFlag", "LinkEvents", "NBDNetlink", "NetlinkChannel", "Parameters"]
 
 NETLINK_GENERIC: Final = 16
 SOL_NETLINK: Final = 270
@@ -50,6 +51,16 @@ SOCKET_ITEM, SOCKET_FD = 1, 1
 DEVICE_ITEM, DEVICE_INDEX, DEVICE_CONNECTED = 1, 1, 2
 
 
+SECONDS_MAXIMUM: Final = 4_294_967
+"""The driver counts a timeout in ticks, up to 1000 a second, in 32 bits; what does not fit it would cut off."""
+MAXIMA: Final = {
+    "size": (1 << 63) - 1,
+    "block_size": (1 << 32) - 1,
+    "timeout_s": SECONDS_MAXIMUM,
+    "dead_connection_timeout_s": SECONDS_MAXIMUM,
+}
+
+
 class ConfigFlag(IntFlag):
     """What the driver does with a device on its own (NBD_CFLAG_*)."""
 
@@ -59,7 +70,11 @@ class ConfigFlag(IntFlag):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameters:
-    """What can be said of a device; None leaves it as it is, or to the kernel. Times are whole seconds."""
+    """What can be said of a device; None leaves it as it is, or to the kernel. Times are whole seconds.
+
+    Raises:
+        UsageError: a number is none, or out of the kernel's range.
+    """
 
     size: int | None = None
     block_size: int | None = None
@@ -69,6 +84,12 @@ class Parameters:
     config_flags: ConfigFlag | None = None
     backend_identifier: str | None = None
     sockets: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        for name, maximum in MAXIMA.items():
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int) and 0 <= value <= maximum):
+                raise UsageError(f"{name} is a whole number from 0 to {maximum}, not {value!r}")
 
     def encode(self) -> bytes:
         """Write them as the attributes of a request."""

@@ -128,8 +128,13 @@ class NetlinkAttachment:
         """Disconnect without waiting for anything."""
         with suppress(DeviceError, OSError):
             if self.attached:
-                with NBDNetlink() as netlink:  # ours may belong to the process that forked us
+                with NBDNetlink() as netlink:  # ours may be in the middle of a request
                     netlink.disconnect(self.index)
+
+    def forsake(self) -> None:
+        """Close our sockets; the device stays as it is."""
+        self._events.close()
+        self._netlink.close()
 
     def _take_news(self, timeout_s: float) -> None:
         self._dead += self._events.wait(timeout_s).count(self.index)

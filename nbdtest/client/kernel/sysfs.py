@@ -23,7 +23,8 @@ __all__ = [
 ]
 
 SECTOR = 512
-_DEVICE = re.compile(r"(?:/dev/)?nbd(\d+)")
+LAST_INDEX = (1 << 20) - 1  # each device takes at least one of so many minor numbers
+_DEVICE = re.compile(r"(?:/dev/)?nbd([0-9]+)")
 
 
 def device_path(index: int) -> str:
@@ -37,11 +38,12 @@ def device_index(device: str | os.PathLike[str] | int) -> int:
     Raises:
         DeviceError: it is no whole NBD device.
     """
-    if isinstance(device, int):
-        return device
-    found = _DEVICE.fullmatch(os.fspath(device))
-    if found is None:
-        raise DeviceError(f"{os.fspath(device)!r} is no NBD device: /dev/nbd0, /dev/nbd1 ... are", errno=errno.ENOTBLK)
+    name = device_path(device) if isinstance(device, int) else os.fspath(device)
+    found = _DEVICE.fullmatch(name)
+    if found is None or int(found[1]) > LAST_INDEX:
+        raise DeviceError(
+            f"{name!r} is no NBD device: /dev/nbd0, /dev/nbd1 ... /dev/nbd{LAST_INDEX} are", errno=errno.ENOTBLK
+        )
     return int(found[1])
 
 

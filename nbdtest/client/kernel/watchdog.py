@@ -256,6 +256,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--reconnect-limit", type=float, default=0.0, metavar="SECONDS")
     wanted = parser.parse_args(argv)
     syslog.openlog("nbdtest", syslog.LOG_PID)
+    if wanted.reconnect is None:  # a URI may name a socket relative to where we were started
+        os.chdir("/")  # or nobody could unmount that
     sysfs = Sysfs()
     index = device_index(wanted.device)
     target = Target(

@@ -14,10 +14,14 @@ from nbdtest.cli import main
         (["attach", "nbd://localhost", "/dev/sda"], "'/dev/sda' is no NBD device"),
         (["attach", "nbd://localhost", "--ioctl", "--reconnect", "5"], "--reconnect needs netlink"),
         (["attach", "nbd://localhost", "--connections", "0"], "--connections: at least 1"),
-        (["detach", "/dev/nbd99999"], "/dev/nbd99999 is not attached"),
+        (["attach", "nbd://localhost", "--timeout", "-1"], "--timeout: 0 to 4294967 seconds"),
+        (["attach", "nbd://localhost", "--reconnect", "4294968"], "--reconnect: 0 to 4294967 seconds"),
+        (["attach", "nbd://localhost", "--stall", "0"], "--stall: more than 0 seconds"),
+        (["attach", "nbd://localhost", "/dev/nbd1048576"], "'/dev/nbd1048576' is no NBD device"),
+        (["detach", "/dev/nbd99999"], "there is no /dev/nbd99999"),
         (["detach", "/dev/null"], "'/dev/null' is no NBD device"),
     ],
-    ids=["no-server", "no-nbd", "ioctl-reconnect", "no-connections", "detached", "detach-no-nbd"],
+    ids=lambda value: " ".join(value[1:]).replace("/", "-") if isinstance(value, list) else "",
 )
 def test_what_cannot_be_done_is_said_in_one_line(
     arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]

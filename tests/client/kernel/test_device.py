@@ -71,6 +71,32 @@ def test_another_node_is_no_nbd_device() -> None:
         NBDDevice(device="/dev/sda")
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [{"size": -1}, {"size": 1 << 63}, {"timeout_s": -1}, {"timeout_s": 4_294_968}, {"timeout_s": 1.5}],
+    ids=str,
+)
+def test_a_number_that_the_kernel_would_not_take_as_meant_is_refused(setting: dict[str, object]) -> None:
+    (name,) = setting
+    with pytest.raises(UsageError, match=rf"{name} is a whole number from 0 to \d+, not "):
+        NBDDevice(**setting)  # type: ignore[arg-type]  # a wrong one
+
+
+def test_a_refused_setting_leaves_the_old_one() -> None:
+    with NBDDevice(size=4096) as device:
+        with pytest.raises(UsageError):
+            device.set_size(-512)
+        with pytest.raises(UsageError):
+            device.set_blocksize(-4096)
+        assert device.size == 4096
+
+
+@pytest.mark.parametrize("index", [-1, 1 << 20])
+def test_no_number_is_too_odd_to_be_refused(index: int) -> None:
+    with pytest.raises(DeviceError, match="is no NBD device"):
+        NBDDevice(device=index)
+
+
 def test_what_needs_an_attached_device_says_so(connection: socket.socket) -> None:
     with NBDDevice(connection) as device:
         with pytest.raises(UsageError, match="not attached"):

@@ -71,6 +71,16 @@ def test_without_a_name_the_kernel_chooses_the_device(fake: FakeServer, io: Work
     assert nbdtest("detach", path).returncode == 0
 
 
+def test_detach_says_what_it_could_not_do_and_does_the_rest(path: str, fake: FakeServer) -> None:
+    assert nbdtest("attach", fake.uri, path, "--no-watchdog").returncode == 0
+    done = nbdtest("detach", "/dev/nbd0", path, "/dev/nbd4095")
+    assert done.returncode == 2
+    free, missing = done.stderr.splitlines()
+    assert free == "nbdtest: /dev/nbd0 is not attached"
+    assert missing.startswith("nbdtest: there is no /dev/nbd4095; of NBD devices there are: nbd0, ")
+    assert Sysfs().pid(int(path[len("/dev/nbd") :])) is None
+
+
 @pytest.mark.parametrize("options", [["--foreground"], ["--ioctl"]], ids=["foreground", "ioctl"])
 def test_in_the_foreground_the_device_ends_with_the_command(
     options: list[str], node: str, fake: FakeServer, io: Worker

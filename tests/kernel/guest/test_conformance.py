@@ -32,7 +32,7 @@ def test_only_known_complaints(tmp_path: Path) -> None:
         *("--pyargs", "nbdtest.conformance", f"--nbd-report={report}"),
         f"--nbd-client=sh {SCRIPT} {{socket}} {{file}}",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=580, check=False)
     assert report.exists(), done.stdout + done.stderr
     results = {row["check"]: row["outcome"] for row in json.loads(report.read_text())["results"]}
     known = KERNELS | NBD_CLIENTS | (LARGE_REQUESTS if int(LARGEST.read_text()) > 128 else {})

@@ -130,8 +130,10 @@ def test_size_and_timeout_can_be_changed_while_attached(device: NBDDevice, node:
         device.set_size(MIB // 2)
         device.set_timeout(7)
         assert io("sizes", node)[0] == MIB // 2
-        device.set_size(MIB)
-        assert io("sizes", node)[0] == MIB
+        device.set_size(MIB - 512)
+        assert io("sizes", node)[0] == MIB - 512
+        device.set_blocksize(4096)
+        assert io("sizes", node)[:2] == (MIB - 4096, 4096)
 
 
 @pytest.mark.parametrize("block_size", [256, 511, 8192])

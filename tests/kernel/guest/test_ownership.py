@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 from pathlib import Path
 
@@ -41,6 +44,51 @@ def test_a_device_that_somebody_detached_closes_quietly(
         netlink.disconnect(int(node[len("/dev/nbd") :]))
         assert device.wait(5.0)
         assert not device.attached
+
+
+@pytest.mark.parametrize("interface", list(Interface), ids=lambda interface: str(interface.value))
+def test_a_forked_process_that_ends_leaves_the_device_to_its_parent(
+    interface: Interface, node: str, server: TransmissionServer, io: Worker
+) -> None:
+    script = textwrap.dedent(
+        f"""
+        import os, signal, sys
+        from nbdtest.client.kernel import NBDDevice
+        from nbdtest.errors import UsageError
+        with NBDDevice(int(sys.argv[1]), {node!r}, interface={interface.value!r}, size={MIB}) as device:
+            device.run_async()
+            for leave in ("with", "exit"):
+                child = os.fork()
+                if child == 0:
+                    signal.alarm(10)
+                    for detach in (device.disconnect, device.kill_async):
+                        try:
+                            detach()
+                        except UsageError:
+                            pass
+                        else:
+                            os._exit(3)
+                    if leave == "exit":
+                        device.close = lambda: None
+                    sys.exit(7)  # leaves `with`, and runs what is to be done at the end
+                print(leave, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), device.attached, flush=True)
+            input()
+        """
+    )
+    connection = server.unix()
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", script, str(connection.fileno())],
+        pass_fds=[connection.fileno()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == ["with 7 True\n", "exit 7 True\n"]
+        assert io("read", node, 0, 512) == bytes(512)
+        process.communicate("\n", timeout=30)
+    assert process.returncode == 0
+    assert len(server.of(Cmd.DISC)) == 1
 
 
 def test_a_signal_does_not_end_the_service_loop(node: str, server: TransmissionServer, io: Worker) -> None:
