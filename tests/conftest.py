@@ -4,6 +4,7 @@
 """
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,6 +13,12 @@ settings.register_profile("quick", deadline=None, max_examples=60, suppress_heal
 settings.register_profile("repeatable", settings.get_profile("quick"), derandomize=True, database=None)
 settings.register_profile("nightly", settings.get_profile("quick"), max_examples=3000, print_blob=True)
 settings.load_profile("repeatable" if os.environ.get("CI") else "quick")
+
+
+def pytest_configure() -> None:
+    """Let programs that tests start be interrupted: a shell starts what is in the background with SIGINT ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

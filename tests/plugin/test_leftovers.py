@@ -5,6 +5,8 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -70,8 +72,10 @@ def watch(tmp_path: Path) -> Watch:
     return Watch(tmp_path)
 
 
-def run(tmp_path: Path, watch: Watch, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextmanager
+def run(tmp_path: Path, watch: Watch, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """pytest in a session of its own, which is killed if it has not ended when the block is left."""
+    with subprocess.Popen(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-s", *options],
         cwd=tmp_path,
         env=watch.environment(),
@@ -79,7 +83,11 @@ def run(tmp_path: Path, watch: Watch, *options: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("way", WAYS)
