@@ -92,6 +92,8 @@ class Command:
     """Whether every byte of a read has arrived."""
     arrived: Intervals | None = None
     """Which bytes of a read have arrived, as far as `whole` does not say it."""
+    cut_off = False
+    """Whether the connection ended before the reply was complete."""
     raised: BaseException | None = None
     """What a callback of this command raised first."""
     chunk: ChunkCallback | None = None

@@ -460,6 +460,7 @@ class Engine:
 
     def _abort(self, command: Command) -> None:
         command.fail(errno.ENOTCONN)
+        command.cut_off = True
         command.clear_missing()
         self._finished(command)
 

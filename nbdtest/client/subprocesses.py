@@ -99,9 +99,8 @@ def start_on_socketpair(
     """Start `argv` with one end of a socketpair as its stdin and stdout; return it and the other end.
 
     Raises:
-        Failure: the command is empty or cannot be run.
+        Failure: the command cannot be run.
     """
-    _check(argv)
     ours, theirs = socket.socketpair()
     try:
         with theirs:
@@ -119,10 +118,10 @@ def start_activated(
     """Start `argv` with a listening Unix socket passed by systemd's protocol; return it and the socket's path.
 
     Raises:
-        Failure: the command is empty or cannot be run, or no socket can be made.
+        Failure: the command cannot be run, or no socket can be made.
     """
-    _check(argv)
-    variables = {key: value for key, value in (environment or os.environ).items() if key not in _ACTIVATION}
+    given = os.environ if environment is None else environment
+    variables = {key: value for key, value in given.items() if key not in _ACTIVATION}
     program = shutil.which(argv[0], path=variables.get("PATH"))
     if program is None:
         raise Failure(argv[0], errno.ENOENT if "/" not in argv[0] or not os.path.exists(argv[0]) else errno.EACCES)
@@ -149,11 +148,6 @@ def start_activated(
         shutil.rmtree(directory, ignore_errors=True)
         raise
     return Subprocess(pid, directory), path
-
-
-def _check(argv: Sequence[str]) -> None:
-    if not argv:
-        raise Failure("missing command name in argv list", errno.EINVAL)
 
 
 def _spawn(argv: Sequence[str], environment: Mapping[str, str], actions: Sequence[tuple[int, int, int]]) -> int:

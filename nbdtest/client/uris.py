@@ -82,7 +82,7 @@ def apply_uri(settings: Settings, text: str) -> Target:
     if "\0" in export:
         raise Failure(f"unable to parse URI: {text}", errno.EINVAL)  # URI-024
     settings.export_name = export
-    return _target(scheme, parts, socket)
+    return _target(text, scheme, parts, socket)
 
 
 def format_uri(settings: Settings, address: Address | None, *, encrypted: bool, port: str = "") -> str:
@@ -198,9 +198,9 @@ def _apply_queries(settings: Settings, queries: Sequence[tuple[str, str]]) -> No
             settings.tls_priority = value
 
 
-def _target(scheme: Scheme, parts: URIParts, socket: str | None) -> Target:
+def _target(text: str, scheme: Scheme, parts: URIParts, socket: str | None) -> Target:
     host = _decoded(parts.host or "")
-    port = _port(parts.port)
+    port = _port(text, parts.port)
     if scheme.transport == "tcp":
         return TCPAddress(host.removeprefix("[").removesuffix("]") or "localhost", port or NBD_PORT)
     if scheme.transport == "unix":
@@ -219,11 +219,11 @@ def _target(scheme: Scheme, parts: URIParts, socket: str | None) -> Target:
     return Command(("ssh", "-p", str(port or 22), "--", host, "nc", *far_end))
 
 
-def _port(written: str | None) -> int:
+def _port(text: str, written: str | None) -> int:
     if not written:
         return 0
     if not written.isascii() or not written.isdigit():
-        raise Failure(f"unable to parse URI: port {written}", errno.EINVAL)
+        raise Failure(f"unable to parse URI: {text}", errno.EINVAL)
     return int(written)
 
 

@@ -504,3 +504,42 @@ def test_several_buffers_are_sent_and_filled_at_once(prepared: Prepared) -> None
     prepared.answer(data_chunk(4, 2, b"cd"), data_chunk(3, 0, b"ab"))
     h.preadv(buffers, 0)
     assert buffers == [b"ab", b"cd"]
+
+
+NONSENSE = b"nonsense"
+
+
+@pytest.mark.parametrize("limit_s", [None, 30.0], ids=["fast lane", "engine"])
+@pytest.mark.parametrize("split", [False, True], ids=["together", "later"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(lambda h: h.flush(), id="flush"),
+        pytest.param(lambda h: h.pwrite(b"data", 0), id="write"),
+        pytest.param(lambda h: h.pwritev([b"data"], 0), id="writes"),
+    ],
+)
+def test_what_follows_a_complete_reply_does_not_change_its_meaning(
+    prepared: Prepared, call: Callable[[NBD], object], split: bool, limit_s: float | None
+) -> None:
+    h = prepared.connect()
+    prepared.answer(SimpleReply(cookie=1).encode())
+    h.flush()
+    h.set_timeout(limit_s)
+    reply = SimpleReply(cookie=2).encode()
+    prepared.answer(reply if split else reply + NONSENSE)
+    assert call(h) is None
+    if split:
+        prepared.answer(NONSENSE)
+    prepared.end()
+    with pytest.raises(Error):
+        h.flush()
+    assert h.aio_is_dead()
+
+
+def test_a_reply_that_breaks_off_says_why(prepared: Prepared) -> None:
+    h = prepared.connect()
+    prepared.answer(SimpleReply(cookie=1).encode()[:10])
+    prepared.end()
+    with pytest.raises(Error, match="nbd_flush: recv: server disconnected unexpectedly"):
+        h.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +114,25 @@ def test_a_command_that_cannot_be_run_says_why(handle: NBD, call: str) -> None:
     with pytest.raises(Error, match="no-such-server: No such file or directory"):
         getattr(handle, call)(["no-such-server"])
     assert handle.aio_is_dead()
+
+
+@pytest.mark.parametrize("call", ["connect_command", "connect_systemd_socket_activation"])
+def test_no_command_at_all_leaves_the_handle_as_new(handle: NBD, call: str) -> None:
+    with pytest.raises(Error, match="missing command name in argv list"):
+        getattr(handle, call)([])
+    assert handle.aio_is_created()
+
+
+@pytest.mark.parametrize("call", ["connect_command", "connect_systemd_socket_activation"])
+def test_a_command_can_have_no_environment_at_all(handle: NBD, tmp_path: Path, call: str) -> None:
+    program = f"import os; open({str(tmp_path / 'seen')!r}, 'w').write(repr('LOGNAME_OF_TEST' in os.environ))"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOGNAME_OF_TEST", "x")
+        handle.set_timeout(10)
+        with pytest.raises(Error):
+            getattr(handle, call)([sys.executable, "-S", "-c", program], environment={})
+    handle.close()
+    assert (tmp_path / "seen").read_text() == "False"
 
 
 def test_a_command_gets_its_own_environment(handle: NBD, tmp_path: Path) -> None:

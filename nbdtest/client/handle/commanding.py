@@ -228,10 +228,13 @@ class CommandCalls(Submitting):
     def _finish_begun(self, name: str, command: Command) -> None:
         """Wait for the reply to a command that the fast lane began."""
         with Entered(self, self._calls[name]).resume():
-            if (failure := self._engine.failure) is not None:
+            if (failure := self._engine.failure) is not None and not self._is_answered(command):
                 self._engine.done.pop(command.cookie, None)
                 raise failure
             self._complete(command)
+
+    def _is_answered(self, command: Command) -> bool:
+        return command.cookie in self._engine.done and not command.cut_off
 
     def _complete(self, command: Command) -> None:
         """Send a command, unless that has been done, and wait for its reply.
@@ -259,10 +262,12 @@ class CommandCalls(Submitting):
                 while command.cookie not in done:
                     if not driver.wait(deadline) or (deadline.expired and command.cookie not in done):
                         raise timed_out(deadline)
-        except BaseException:
-            for command in commands:
-                engine.disown(command)
-            raise
+        except BaseException as error:
+            # What makes no sense after a complete reply is the next call's concern: it may as well come later.
+            if not isinstance(error, Failure) or not all(map(self._is_answered, commands)):
+                for command in commands:
+                    engine.disown(command)
+                raise
         for command in commands:
             del done[command.cookie]
         for command in commands:

@@ -220,7 +220,7 @@ class ConnectingCalls(HandleCore):
             self._subprocess, connected = start_on_socketpair(argv, environment)
             self._driver.attach(connected)
 
-        self._or_die(start)
+        self._or_die(argv, start)
 
     def _connect_activated(self, argv: list[str], environment: Mapping[str, str] | None) -> None:
         def start() -> None:
@@ -228,9 +228,11 @@ class ConnectingCalls(HandleCore):
             self._subprocess, path = start_activated(argv, name, environment)
             self._connect_unix(path)
 
-        self._or_die(start)
+        self._or_die(argv, start)
 
-    def _or_die(self, start: Callable[[], None]) -> None:
+    def _or_die(self, argv: list[str], start: Callable[[], None]) -> None:
+        if not argv:
+            raise Failure("missing command name in argv list", errno.EINVAL)
         try:
             start()
         except Failure as failure:
