@@ -130,7 +130,10 @@ def _with_relative_loader(executable: Path) -> Path:
         if image.count(INTERPRETER) != 1:
             raise CannotRun(f"{executable} does not name {INTERPRETER[:-1].decode()} as its loader")
         image = image.replace(INTERPRETER, f"./{LOADER}".encode().ljust(len(INTERPRETER), b"\0"))
-        descriptor, unfinished = tempfile.mkstemp(dir=copy.parent)
+        try:
+            descriptor, unfinished = tempfile.mkstemp(dir=copy.parent)
+        except OSError as error:
+            raise CannotRun(f"{executable} has to be copied beside itself: {error.strerror}") from error
         with os.fdopen(descriptor, "wb") as out:
             out.write(image)
         os.chmod(unfinished, 0o755)
