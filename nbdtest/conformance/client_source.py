@@ -11,7 +11,12 @@ from nbdtest.fakeserver import FakeServer
 from nbdtest.net.process import Exit
 from nbdtest.net.tls import TLSContext
 
-__all__ = ["ClientRun", "ClientSource"]
+__all__ = ["NO_KEY", "WRONG_KEY", "ClientRun", "ClientSource"]
+
+WRONG_KEY = "wrong-key"
+"""The flaw of a server that has other keys for the identities that clients know."""
+NO_KEY = "no-key"
+"""The flaw of a server that has a certificate where clients have keys."""
 
 
 class ClientRun(Protocol):
@@ -59,8 +64,8 @@ class ClientSource(Protocol):
         """What a server needs for TLS with the credentials that the client is given; None if it is given none."""
 
     def flawed_tls(self, flaw: str) -> TLSContext | None:
-        """The same with something wrong about the server's certificate, such as "expired", "wrong-ca" or "wrong-host";
-        None if the client is not given certificates."""
+        """The same with something wrong about the server's credentials: about its certificate, such as "expired",
+        "wrong-ca" or "wrong-host", or about its key, WRONG_KEY or NO_KEY. None if the client is not given that kind."""
 
     def start(self, server: FakeServer, *, file: bytes, uri: str = "") -> ClientRun:
         """Start it on `server`, with `file` in its {file}; `uri` takes the place of the server's own.

@@ -9,13 +9,15 @@ from typing import Any
 from nbdtest.conformance.ability import Ability
 from nbdtest.conformance.client.options import answers
 from nbdtest.conformance.client_probe import Deed, Ending, Judge, expect_ending, probe_of
-from nbdtest.conformance.client_target import ClientTarget, Seen
+from nbdtest.conformance.client_source import NO_KEY, WRONG_KEY
+from nbdtest.conformance.client_target import ClientTarget, Crash, Seen
 from nbdtest.conformance.declare import Check, check
+from nbdtest.conformance.talk import Talk
 from nbdtest.conformance.verdict import Complaint, NotApplicable
-from nbdtest.fakeserver import FakeServer, Quirks, TLSMode, TLSQuirks, opt_error
+from nbdtest.fakeserver import FakeServer, Quirks, TLSMode, TLSQuirks, ack, opt_error, raw
 from nbdtest.fakeserver.connection import LEFT_OPEN
 from nbdtest.net.tls import VersionRange
-from nbdtest.wire import Opt, Rep
+from nbdtest.wire import OPTION_REPLY_MAGIC, Opt, Rep, Sender
 
 TLS = (Ability.TLS, Ability.STARTTLS)
 _STATEFUL = (Opt.STRUCTURED_REPLY, Opt.EXTENDED_HEADERS, Opt.SET_META_CONTEXT)
@@ -93,6 +95,7 @@ def _closes_tls(t: ClientTarget, seen: Seen) -> None:
         raise Complaint("the client ends the connection without closing TLS", "close_notify")
 
 
+_LAST = (Rep.ACK, Rep.ERR_UNSUP, Rep.ERR_POLICY, Rep.ERR_INVALID)
 _ERRORS = (Rep.ERR_UNSUP, Rep.ERR_POLICY, Rep.ERR_PLATFORM, Rep.ERR_INVALID, Rep(0x8000_00FF))
 SERVED = (
     row(
@@ -167,6 +170,14 @@ REFUSED = (
         tls_quirks=TLSQuirks(flipped_record=1),
     ),
     row(
+        "plaintext-in-handshake",
+        "Plaintext in the middle of the TLS handshake is a failure.",
+        ["TLS-027"],
+        ending=Ending.FAILURE,
+        legal=False,
+        tls_quirks=TLSQuirks(plain_in_handshake=b"\0\3\xe8\x89\4\x55\x65\xa9" + bytes(12)),
+    ),
+    row(
         "plaintext-in-session",
         "Plaintext in the middle of TLS is not taken for an answer.",
         ["TLS-027"],
@@ -228,12 +239,72 @@ VERSIONS = (
 )
 
 
-def bad_certificate(flaw: str, doc: str) -> Check:
-    """A server whose certificate is no good."""
+@check(
+    "client-tls.plaintext-behind-ack", proves=["TLS-027"], legal=False, needs=[Ability.SUCCEEDS, *TLS], role="client"
+)
+def plaintext_behind_ack(t: ClientTarget) -> None:
+    """What comes in clear, in one segment with the ACK to STARTTLS, is never taken for an answer under TLS."""
+    first, answer = _first_answer_under_tls(t.gallery.seen("full"))
+
+    def inject(server: FakeServer) -> None:
+        server.on(Opt.STARTTLS).reply(ack(), raw(answer))
+        server.on(first).reply()  # whoever took that for the answer does not miss another
+
+    seen = t.observe(inject)
+    t.transcript = seen.transcript
+    if seen.exit is not None and seen.exit.signal is not None:
+        raise Crash(f"the client {seen.exit}", "an orderly end")
+    broken = any(
+        noted.violation.requirement == "OPT-001" for noted in seen.violations
+    )  # a request follows, as after GO
+    if seen.succeeded or broken or any(talk.options[_begin_of_tls(talk) + 1 :] for talk in seen.talks):
+        taken = f"the answer to {first} that came in clear is taken for one under TLS"
+        raise Complaint(taken, "the end of the session")
+    if seen.exit is None:
+        t.remark("what came in clear is thrown away")
+
+
+def _begin_of_tls(talk: Talk) -> int:
+    """Where the first option under TLS stands."""
+    numbers = [option.option for option in talk.options]
+    return numbers.index(Opt.STARTTLS) + 1 if Opt.STARTTLS in numbers else len(numbers)
+
+
+def _first_answer_under_tls(seen: Seen) -> tuple[Opt, bytes]:
+    """The first option that the client sends under TLS, and the correct answer to it."""
+    for talk in seen.talks:
+        begin = _begin_of_tls(talk)
+        if begin == len(talk.options):
+            continue
+        first = talk.options[begin].option
+        if first in (Opt.EXPORT_NAME, Opt.ABORT) or first in [option.option for option in talk.options[:begin]]:
+            continue
+        mark = OPTION_REPLY_MAGIC.to_bytes(8, "big") + first.to_bytes(4, "big")
+        replies = [
+            record.data
+            for record in seen.transcript
+            if record.connection == talk.number and record.sender is Sender.SERVER and record.data.startswith(mark)
+        ]
+        end = next((at for at, reply in enumerate(replies) if Rep(int.from_bytes(reply[12:16], "big")) in _LAST), None)
+        if end is not None:
+            return first, b"".join(replies[: end + 1])
+    raise NotApplicable("the client sends no option under TLS whose answer could be forged")
+
+
+def bad_credentials(
+    flaw: str,
+    id: str,
+    doc: str,
+    *,
+    proves: Sequence[str] = ("TLS-059",),
+    without: str = "the command has no {psk}",
+    tls_mode: TLSMode = TLSMode.SELECTIVE,
+) -> Check:
+    """A server whose credentials are no good."""
 
     @check(
-        f"client-tls.certificate-{flaw}",
-        proves=["TLS-059", "URI-031"],
+        f"client-tls.{id}",
+        proves=proves,
         legal=False,
         needs=[Ability.SUCCEEDS, *TLS],
         role="client",
@@ -241,12 +312,19 @@ def bad_certificate(flaw: str, doc: str) -> Check:
     )
     def run(t: ClientTarget) -> None:
         if t.source.flawed_tls(flaw) is None:
-            raise NotApplicable("the command is not given certificates, or not the host that they are for")
-        seen = t.probe(_nothing, legal=False, flaw=flaw, tls_mode=TLSMode.REQUIRED)
+            raise NotApplicable(without)
+        seen = t.probe(_nothing, legal=False, flaw=flaw, tls_mode=tls_mode)
         _silent(t, seen)
         expect_ending(t, seen, Ending.FAILURE)
 
     return run
+
+
+def bad_certificate(flaw: str, doc: str) -> Check:
+    """A server whose certificate is no good."""
+    without = "the command is not given certificates, or not the host that they are for"
+    proves = ["TLS-059", "URI-031"]
+    return bad_credentials(flaw, f"certificate-{flaw}", doc, proves=proves, without=without, tls_mode=TLSMode.REQUIRED)
 
 
 CERTIFICATES = (
@@ -254,4 +332,12 @@ CERTIFICATES = (
     bad_certificate("not-yet-valid", "A certificate that is not valid yet is refused."),
     bad_certificate("wrong-ca", "A certificate that nobody trusted has signed is refused."),
     bad_certificate("wrong-host", "A certificate for another host is refused."),
+)
+KEYS = (
+    bad_credentials(WRONG_KEY, "wrong-key", "A server that has another key for the identity is not talked to."),
+    bad_credentials(
+        NO_KEY,
+        "certificate-instead-of-key",
+        "Who has a pre-shared key does not talk to a server that shows a certificate and knows no key.",
+    ),
 )

@@ -222,7 +222,7 @@ class PlainSource:
 
     habits: frozenset[str] = frozenset()
     tls: TLSContext | None = None
-    flawed: Callable[[str], TLSContext] | None = None
+    flawed: Callable[[str], TLSContext | None] | None = None
     credentials: TLSContext | None = None
     """Of the client."""
     name: str = "plain"

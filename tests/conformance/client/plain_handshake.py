@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from nbdtest.errors import Disconnected
-from nbdtest.net.stream import Stream
+from nbdtest.net.stream import Arrival, Stream
 from nbdtest.net.tls import TLSStream
 
 IHAVEOPT = 0x49484156454F5054
@@ -62,6 +62,8 @@ class Talking:
     minimum: int = 1
     maximum: int = 32 << 20
     problems: list[str] = field(default_factory=list)
+    kept: bytes = b""
+    """What came in clear and is taken for what comes in TLS."""
 
     def does(self, habit: str) -> bool:
         """Whether the client has this habit."""
@@ -93,7 +95,8 @@ class Talking:
             return data
         if self.does("crashes at a header in several records") and isinstance(self.stream, TLSStream):
             return self._record_by_record(self.stream, count)
-        data = self.stream.receive_exact(count)
+        kept, self.kept = self.kept[:count], self.kept[count:]
+        data = kept + self.stream.receive_exact(count - len(kept))
         if self.does("crashes at a session ticket") and isinstance(self.stream, TLSStream):
             session = self.stream.pipe.session
             if session is not None and session.has_ticket:
@@ -306,6 +309,8 @@ class Handshake(Talking):
             raise Failure("TLS is demanded")
         answer = self.option(STARTTLS, b"host" if self.does("puts data into STARTTLS") else b"")[0]
         if answer == ACK and self.start_tls is not None:
+            if self.does("keeps what came in clear") and self.stream.arrival(0) is Arrival.BYTES:
+                self.kept = self.stream.receive_some()
             self.stream = self.start_tls(self.stream)
             self.in_tls = True
             if self.does("starts TLS in TLS"):
