@@ -81,8 +81,9 @@ def _probe(check: Check, target: ServerTarget) -> _Verdict:
     failed = verdict.outcome in (Outcome.FAILED, Outcome.WARNED, Outcome.ERROR)
     if (check.hostile or failed) and (trouble := _lasting_trouble(target)):
         said = f"after this probe the server does not serve any more: {trouble}{_last_words(target)}"
-        why = "\n".join(_rule(check.requirements[0])) if verdict.outcome is Outcome.PASSED else verdict.message
-        verdict = _Verdict(Outcome.FAILED, Level.MUST, "\n".join(filter(None, (said, why))))
+        why = "" if verdict.outcome is Outcome.PASSED else verdict.message  # of a hangup that was tolerated
+        rule = () if "rule:" in why else _rule(check.requirements[0])
+        verdict = _Verdict(Outcome.FAILED, Level.MUST, "\n".join(filter(None, (said, why, *rule))))
         target.source.revive()
     return verdict
 
