@@ -25,8 +25,8 @@ PUBLIC = {
         Disconnected NBDTestError PeerViolation TimedOut TransportError UsageError
     """,
     "nbdtest.fakeserver": """
-        Action Allocation BlockSizes Context DirtyBitmap Engine Export FakeServer Journal Moment Peer Plan
-        Quirks Rule RuleBook SendRule Settings Style TLSMode TLSQuirks UserContext VerificationFailed
+        Action Allocation BlockSizes Context DirtyBitmap Engine Export FakeServer FileDisk Journal MemoryDisk Moment
+        Peer Phase Plan Quirks Rule RuleBook SendRule Settings Style TLSMode TLSQuirks UserContext VerificationFailed
         Violation ack action_from_json action_to_json chunk close cut data drip error export_reply greeting
         hold hole info_block_size info_description info_export info_name info_other mangle meta_context
         no_data oldstyle_greeting opt_error opt_reply pass_through pause raw release server_export simple

@@ -39,13 +39,16 @@ from nbdtest.fakeserver.contexts import Allocation, Context, DirtyBitmap, UserCo
 from nbdtest.fakeserver.damage import mangle
 from nbdtest.fakeserver.engine import Engine
 from nbdtest.fakeserver.export import BlockSizes, Export, Settings, Style, TLSMode
+from nbdtest.fakeserver.file_disk import FileDisk
 from nbdtest.fakeserver.journal import Journal
 from nbdtest.fakeserver.quirks import Quirks
 from nbdtest.fakeserver.rules import Moment, Rule, RuleBook, SendRule
 from nbdtest.fakeserver.script import Peer
 from nbdtest.fakeserver.server import FakeServer, VerificationFailed
+from nbdtest.fakeserver.session import Phase
 from nbdtest.fakeserver.tls import TLSQuirks
 from nbdtest.fakeserver.violations import Violation
+from nbdtest.model import MemoryDisk
 
 __all__ = [
     "Action",
@@ -56,9 +59,12 @@ __all__ = [
     "Engine",
     "Export",
     "FakeServer",
+    "FileDisk",
     "Journal",
+    "MemoryDisk",
     "Moment",
     "Peer",
+    "Phase",
     "Plan",
     "Quirks",
     "Rule",

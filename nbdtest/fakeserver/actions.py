@@ -53,6 +53,7 @@ __all__ = [
     "action_to_json",
     "chunk",
     "close",
+    "code_name",
     "cut",
     "data",
     "drip",
@@ -79,6 +80,8 @@ __all__ = [
     "simple",
     "stall",
     "status",
+    "value_from_json",
+    "value_to_json",
 ]
 
 
@@ -94,7 +97,7 @@ class Action:
                 shown.append(repr(value))
             elif value != each.default:
                 shown.append(f"{each.name}={value!r}")
-        return f"{_code_name(type(self))}({', '.join(shown)})"
+        return f"{code_name(type(self))}({', '.join(shown)})"
 
 
 Plan: TypeAlias = tuple[Action, ...]
@@ -341,8 +344,12 @@ class Close(Action):
 
 
 def status(context: str | int, *extents: Extent | tuple[int, int], done: bool | None = None) -> Status:
-    """Describe one context by extents (length, status)."""
-    plain = tuple(extent if isinstance(extent, Extent) else Extent(*extent) for extent in extents)
+    """Describe one context by extents (length, status).
+
+    Raises:
+        UsageError: something is no such pair.
+    """
+    plain = tuple(map(_extent, extents))
     return Status(context, plain, done=done)
 
 
@@ -376,7 +383,18 @@ cut = Cut
 close = Close
 
 
-def _code_name(kind: type[Action]) -> str:
+def _extent(extent: Any) -> Extent:
+    if isinstance(extent, Extent):
+        return extent
+    try:
+        length, value = extent
+    except (TypeError, ValueError):
+        raise UsageError(f"status() takes pairs (length, status), not {extent!r}") from None
+    return Extent(length, value)
+
+
+def code_name(kind: type[Action]) -> str:
+    """What code calls the action."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
 
 
@@ -384,7 +402,7 @@ class _Registry(dict[str, type[Action]]):
     """Action classes by the name that code uses for them."""
 
     def add(self, kind: type[Action]) -> type[Action]:
-        self[_code_name(kind)] = kind
+        self[code_name(kind)] = kind
         return kind
 
 
@@ -404,11 +422,11 @@ def action_to_json(action: Action) -> dict[str, Any]:
         UsageError: it holds something that only exists in this process, such as a function.
     """
     fields = {
-        each.name: _to_json(getattr(action, each.name))
+        each.name: value_to_json(getattr(action, each.name))
         for each in dataclasses.fields(action)
         if getattr(action, each.name) != each.default
     }
-    return {"action": _code_name(type(action)), **fields}
+    return {"action": code_name(type(action)), **fields}
 
 
 def action_from_json(row: Mapping[str, Any]) -> Action:
@@ -419,12 +437,13 @@ def action_from_json(row: Mapping[str, Any]) -> Action:
     """
     try:
         kind = ACTIONS[row["action"]]
-        return kind(**{name: _from_json(value) for name, value in row.items() if name != "action"})
+        return kind(**{name: value_from_json(value) for name, value in row.items() if name != "action"})
     except (KeyError, TypeError, ValueError) as problem:
         raise UsageError(f"this is no action ({problem}): {str(row)[:120]}") from problem
 
 
-def _to_json(value: Any) -> Any:
+def value_to_json(value: Any) -> Any:
+    """Give one value of an action as what `json.dumps` takes."""
     match value:
         case Action():
             return action_to_json(value)
@@ -433,7 +452,7 @@ def _to_json(value: Any) -> Any:
         case bytes():
             return {"hex": value.hex()}
         case tuple():
-            return [_to_json(item) for item in value]
+            return [value_to_json(item) for item in value]
         case bool() | float() | str() | None:
             return value
         case int():
@@ -442,7 +461,8 @@ def _to_json(value: Any) -> Any:
     raise UsageError(f"{value!r} cannot be saved: it exists in this process only")
 
 
-def _from_json(value: Any) -> Any:
+def value_from_json(value: Any) -> Any:
+    """Make the value again that `value_to_json` gave."""
     match value:
         case {"action": _}:
             return action_from_json(value)
@@ -454,7 +474,7 @@ def _from_json(value: Any) -> Any:
             name, number = next(iter(value.items()))
             return _NUMBERS[name](number)
         case list():
-            return tuple(_from_json(item) for item in value)
+            return tuple(value_from_json(item) for item in value)
         case dict():
             raise ValueError(f"unknown value {value}")
     return value

@@ -6,6 +6,7 @@ It reads messages, recognises violations, finds the answer and leaves the carryi
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -41,7 +42,6 @@ from nbdtest.wire import (
     StatusFilter,
     TransmissionFlag,
 )
-from nbdtest.wire.layout import Readable
 from nbdtest.wire.limits import MAXIMUM_OPTION_DATA
 from nbdtest.wire.numbers import EXTENDED_REQUEST_MAGIC
 
@@ -120,7 +120,8 @@ class Conversation:
 
     def _greet(self) -> Talk:
         engine, settings = self._engine, self._engine.settings
-        engine.play(iter(engine.rule_plan(Moment.CONNECT, engine.session, tuple)))
+        plan = engine.rule_plan(Moment.CONNECT, engine.session, tuple)
+        engine.play(render_greeting(action, settings) for action in plan)
         oldstyle = settings.style is Style.OLDSTYLE
         correct: Plan = (actions.OldstyleGreeting() if oldstyle else actions.Greeting(),)
         plan = engine.rule_plan(Moment.GREETING, engine.session, lambda: correct)
@@ -267,7 +268,10 @@ class Conversation:
         session.flags = flags
         session.phase = Phase.TRANSMISSION
         self._serve(export)
-        engine.play(iter(engine.rule_plan(Moment.TRANSMISSION, session, tuple)))
+        plan = engine.rule_plan(Moment.TRANSMISSION, session, tuple)
+        if plan:  # what nobody asked for has the cookie 0
+            nothing = Asked(type=Cmd.READ, cookie=0, frames=session.frames, contexts=session.contexts)
+            engine.play(Reply(plan, nothing, export.disk).steps())
 
     def _serve(self, export: Export) -> None:
         """Get ready for requests."""
@@ -297,7 +301,7 @@ class Conversation:
         if asked is None:
             session.phase = Phase.CLOSED
         elif engine.on_request is not None:
-            engine.on_request(asked)
+            engine.on_request(asked, partial(self._answer_later, request, asked, problem))
         else:
             self._answer_request(asked, problem)
 
@@ -359,7 +363,8 @@ class Conversation:
         if quirks.drops_pending_at_disc:
             engine.forget_pending()
         correct: Plan = (actions.NoData(),) if quirks.answers_disc else ()
-        asked = Asked(type=Cmd.DISC, cookie=request.cookie, frames=session.frames)
+        export = session.export.name if session.export is not None else ""
+        asked = Asked(type=Cmd.DISC, cookie=request.cookie, frames=session.frames, export=export)
         self._play(engine.rule_plan(Cmd.DISC, asked, lambda: correct), asked)
         self._farewell = Violation("CMD-074", "the client sent something after CMD_DISC")
         if not quirks.stays_after_disc:
@@ -380,6 +385,7 @@ class Conversation:
             flags=request.flags,
             frames=session.frames,
             contexts=session.contexts,
+            export=session.export.name,
         )
         # EXT-005: PAYLOAD_LEN belongs to every extended WRITE. QEMU (seen: 10.0) leaves it out and sends the data all
         # the same, and its server reads them all the same; so do we, but the journal records a violation.
@@ -396,7 +402,7 @@ class Conversation:
         if request.type == Cmd.WRITE and request.length <= session.export.limits.maximum:
             payload = yield (request.length, True)
             engine.observer.received(engine.connection, engine.now, payload, f"{len(payload)} bytes for CMD_WRITE")
-            return _with_payload(asked, payload), ""
+            return replace(asked, payload=payload), ""
         if request.type == Cmd.BLOCK_STATUS and request.length <= MOST_FILTER:
             payload = yield (request.length, True)
             return self._filtered(asked, payload)
@@ -413,16 +419,7 @@ class Conversation:
             engine.violation(Violation("EXT-066", text))
             return asked, str(problem)
         engine.observer.received(engine.connection, engine.now, payload, selected)
-        whole = Asked(
-            type=asked.type,
-            cookie=asked.cookie,
-            offset=asked.offset,
-            length=selected.length,
-            flags=asked.flags,
-            frames=asked.frames,
-            contexts=asked.contexts,
-            wanted=selected.context_ids,
-        )
+        whole = replace(asked, length=selected.length, wanted=selected.context_ids)
         return whole, ""
 
     def _answer_request(self, asked: Asked, problem: str) -> None:
@@ -437,6 +434,15 @@ class Conversation:
             return (actions.Error(Errno.EINVAL, message=problem),) if problem else commands.carry_out(asked)
 
         self._play(self._engine.rule_plan(asked.type, asked, correct), asked)
+
+    def _answer_later(self, request: Request | ExtendedRequest, asked: Asked, problem: str) -> None:
+        """Answer what a script has kept waiting, perhaps while the next message is waited for."""
+        if request.type != Cmd.DISC:
+            self._answer_request(asked, problem)
+            return
+        self._disc(request)
+        if self._engine.session.phase is Phase.CLOSED:
+            self._engine.finish()
 
     def _play(self, plan: Plan, asked: Asked) -> None:
         assert self._disk is not None
@@ -485,16 +491,3 @@ def _says_yes(plan: Plan, option: Opt) -> bool:
             case actions.ExportReply() if option == Opt.EXPORT_NAME:
                 return True
     return False
-
-
-def _with_payload(asked: Asked, payload: Readable) -> Asked:
-    return Asked(
-        type=asked.type,
-        cookie=asked.cookie,
-        offset=asked.offset,
-        length=asked.length,
-        flags=asked.flags,
-        payload=payload,
-        frames=asked.frames,
-        contexts=asked.contexts,
-    )

@@ -90,8 +90,8 @@ class Engine:
         """Whether a rule or quirk has made the server misbehave on this connection."""
         self.shutting_down = False
         """Whether everything but ABORT and DISC is refused because the server is about to end."""
-        self.on_request: Callable[[Asked], None] | None = None
-        """Gets every request, also DISC, instead of its being answered: the script's."""
+        self.on_request: Callable[[Asked, Callable[[], None]], None] | None = None
+        """Gets every request, also DISC, and what answers it correctly, instead of its being answered: the script's."""
         self.on_option: Callable[[Option, Callable[[], None]], None] | None = None
         """Gets every option, and what answers it correctly, instead of its being answered: the script's."""
         self.scripts_turn = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 from dataclasses import InitVar, dataclass, field
 from typing import Any
 
@@ -65,7 +66,8 @@ class BlockSizes:
 class Export:
     """One disk under one name, and what the server says of it.
 
-    `disk` is a `Disk`, or any object with `read(offset, length)` (see `CustomDisk`); else it is `size` bytes of memory.
+    `disk` is a `Disk` (such as `MemoryDisk(size, content)` or `FileDisk(path)`), or any object with
+    `read(offset, length)` (see `CustomDisk`); else it is `size` bytes of memory.
     `flags` replaces the transmission flags that follow from the rest. With `block_sizes` the constraints are advertised
     and enforced; `insist_on_block_sizes` refuses clients that did not ask for them.
     """
@@ -97,6 +99,9 @@ class Export:
 
     def __post_init__(self, size: int | None) -> None:
         disk = self.disk
+        self._check_types()
+        if size is not None and (type(size) is not int or not 0 <= size < 1 << 63):
+            raise UsageError(f"size={size!r}: a number of bytes is needed, less than 2**63")
         if disk is None:
             disk = MemoryDisk(DEFAULT_SIZE if size is None else size)
         elif not isinstance(disk, Disk) or size is not None:
@@ -108,6 +113,20 @@ class Export:
         if len(set(names)) < len(names):
             raise UsageError(f"export {self.name!r} has two contexts of one name: {', '.join(names)}")
 
+    def _check_types(self) -> None:
+        if isinstance(self.disk, str | os.PathLike):
+            raise UsageError(f"disk={self.disk!r}: to serve a file, say disk=FileDisk({os.fspath(self.disk)!r})")
+        if isinstance(self.disk, bytes | bytearray | memoryview):
+            raise UsageError("disk= takes no bytes: say disk=MemoryDisk(size, content)")
+        for name in ("name", "description"):
+            if not isinstance(getattr(self, name), str):
+                raise UsageError(f"{name}={getattr(self, name)!r}: an export's {name} is a string")
+        if not isinstance(self.block_sizes, BlockSizes | None):
+            raise UsageError(f"block_sizes={self.block_sizes!r}: say block_sizes=BlockSizes(minimum=...)")
+        for context in self.contexts:
+            if not callable(getattr(context, "extents", None)):
+                raise UsageError(f"{context!r} is no context: say Allocation(), DirtyBitmap(...) or UserContext(...)")
+
     @property
     def limits(self) -> BlockSizes:
         """The constraints that hold, advertised or default."""
@@ -116,7 +135,9 @@ class Export:
     @property
     def trackers(self) -> tuple[TracksWrites, ...]:
         """The contexts that want to know of writes."""
-        return tuple(context for context in self.contexts if isinstance(context, TracksWrites))
+        # Not isinstance(): for protocols that takes longer than a whole request.
+        found: list[Any] = [context for context in self.contexts if callable(getattr(context, "written", None))]
+        return tuple(found)
 
     def transmission_flags(self, *, structured: bool, extended: bool, contexts_selected: bool) -> TransmissionFlag:
         """The flags for a session in which these things have been negotiated."""

@@ -212,6 +212,9 @@ class Guest:
         engine.observer = notes
         try:
             deed()
+        except BaseException:
+            self._journal.repeat(notes, self.number, monotonic_s())
+            raise
         finally:
             engine.observer = journal
         return notes

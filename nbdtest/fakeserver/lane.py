@@ -1,7 +1,8 @@
 """The fast lane: plain reads and writes of a memory disk, answered straight from the socket's buffer.
 
 Only what the engine would answer without a second thought is served here; the first message that is anything else ends
-it, and goes to the engine with all that follows.
+it, and goes to the engine with all that follows. Rules that wait for a READ are asked about each; rules that wait for a
+WRITE leave all of them to the engine.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 from nbdtest.fakeserver.engine import Engine
 from nbdtest.fakeserver.journal import Journal
-from nbdtest.fakeserver.rendering import Frames
+from nbdtest.fakeserver.rendering import Asked, Frames
 from nbdtest.fakeserver.session import Phase
 from nbdtest.model import DATA, DiskError, MemoryDisk
 from nbdtest.net.clock import monotonic_s
@@ -66,7 +67,7 @@ def open_lane(engine: Engine, journal: Journal) -> Lane | None:
     if not isinstance(export.disk, MemoryDisk) or export.trackers or engine.settings.quirks.any or journal.echoes:
         return None
     version = engine.rules.version
-    if engine.rules.watches(Cmd.READ, Cmd.WRITE):
+    if engine.rules.send_rules and engine.rules.watches_messages():
         return None
     limits = export.limits
     return Lane(
@@ -74,11 +75,13 @@ def open_lane(engine: Engine, journal: Journal) -> Lane | None:
         journal=journal,
         disk=export.disk,
         frames=session.frames,
-        read_only=export.read_only,
         whole_reads=export.whole_reads,
         minimum=limits.minimum,
         maximum=limits.maximum,
         version=version,
+        looks_at_reads=engine.rules.watches(Cmd.READ),
+        has_conditions=any(rule.where for rule in engine.rules.rules),
+        serves_writes=not export.read_only and not engine.rules.watches(Cmd.WRITE),
     )
 
 
@@ -90,11 +93,15 @@ class Lane:
     journal: Journal
     disk: MemoryDisk
     frames: Frames
-    read_only: bool
     whole_reads: bool
     minimum: int
     maximum: int
     version: int
+    looks_at_reads: bool
+    """A rule could act on one: each is shown to the rules, and the engine gets the one on which a rule acts."""
+    has_conditions: bool
+    """Rules look at what is read, not only at how often."""
+    serves_writes: bool
 
     def serve(self, connected: socket.socket, buffer: memoryview) -> bytes | None:
         """Serve until something else comes, and return that: bytes for the engine, None for the end of the connection.
@@ -111,7 +118,7 @@ class Lane:
         write_flags = int(CmdFlag.PAYLOAD_LEN) if extended else 0
         kinds = _KINDS[self.frames]
         disk, minimum, maximum, rules, version = self.disk, self.minimum, self.maximum, self.engine.rules, self.version
-        any_status = simple or self.whole_reads
+        any_status, looks_at_reads = simple or self.whole_reads, self.looks_at_reads
         session, connection, note = self.engine.session, self.engine.connection, self.journal.exchanges
         disk_version, disk_size, run_start, run_end = -1, 0, 0, -1
         payload = bytearray()
@@ -140,6 +147,10 @@ class Lane:
                             run_end = -1
                         if end > run_end:
                             break
+                    if looks_at_reads:
+                        asked = self._asked(cookie, offset, length) if self.has_conditions else None
+                        if not rules.overlooks(Cmd.READ, asked, connection):
+                            break
                     if simple:
                         head = _SIMPLE(SIMPLE_REPLY_MAGIC, 0, cookie)
                     elif extended:
@@ -151,7 +162,7 @@ class Lane:
                     waiting += len(head) + length
                     note((connection, now, bytes(buffer[at : at + size]), head, kinds))
                     at += size
-                elif command == _WRITE and flags == write_flags and not self.read_only:
+                elif command == _WRITE and flags == write_flags and self.serves_writes:
                     if simple:
                         head = _SIMPLE(SIMPLE_REPLY_MAGIC, 0, cookie)
                     elif extended:
@@ -193,6 +204,19 @@ class Lane:
             have -= at
             if at and have:
                 buffer[:have] = bytes(buffer[at : at + have])
+
+    def _asked(self, cookie: int, offset: int, length: int) -> Asked:
+        """A READ as rules see it."""
+        session = self.engine.session
+        return Asked(
+            type=Cmd.READ,
+            cookie=cookie,
+            offset=offset,
+            length=length,
+            frames=self.frames,
+            contexts=session.contexts,
+            export=session.export.name if session.export is not None else "",
+        )
 
 
 def _send(connected: socket.socket, pieces: list[Readable], size: int) -> None:

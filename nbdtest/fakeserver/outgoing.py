@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from nbdtest.errors import PeerViolation
+from nbdtest.errors import PeerViolation, UsageError
 from nbdtest.fakeserver.damage import Mangle, damaged
 from nbdtest.wire import (
     ExtendedReply,
@@ -79,6 +79,11 @@ class Outgoing:
         frame = {name: value for name, value in fields.items() if name in self.message.LAYOUT.by_name}
         rest = {name.removeprefix(_INNER): value for name, value in fields.items() if name not in frame}
         body = _body(self.message) if rest else None
+        within = body.LAYOUT.by_name if body is not None else {}
+        if unknown := [name for name in fields if name not in frame and name.removeprefix(_INNER) not in within]:
+            parts = [each for each in (self.message, body) if each is not None]
+            known = "; ".join(f"{type(each).__name__} has {', '.join(each.LAYOUT.by_name)}" for each in parts)
+            raise UsageError(f"mangle() names {', '.join(unknown)}: {known}")
         if body is None:
             return self.message.encode(**frame, **rest) + tail
         slot = "payload" if isinstance(self.message, StructuredReply | ExtendedReply) else "data"

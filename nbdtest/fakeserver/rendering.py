@@ -84,6 +84,8 @@ class Asked:
     """The selected contexts and their ids."""
     wanted: tuple[int, ...] | None = None
     """The ids that a payload-filtered BLOCK_STATUS asks for."""
+    export: str = ""
+    """The name of the export that is served."""
 
 
 class Reply:

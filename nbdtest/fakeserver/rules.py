@@ -6,17 +6,50 @@ were made, and the first that matches acts. `on_send` rules see every message th
 
 from __future__ import annotations
 
-import enum
+import dataclasses
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
+from nbdtest import wire
 from nbdtest.errors import UsageError
 from nbdtest.fakeserver.actions import Action as Action
-from nbdtest.fakeserver.actions import PassThrough, Plan, action_from_json, action_to_json
-from nbdtest.fakeserver.damage import Mangle
-from nbdtest.wire import Cmd, Message, Opt
+from nbdtest.fakeserver.actions import (
+    PassThrough,
+    Plan,
+    action_from_json,
+    action_to_json,
+    value_from_json,
+)
+from nbdtest.fakeserver.conditions import (
+    COUNTING,
+    Counted,
+    Moment,
+    Trigger,
+    Where,
+    attributes,
+    holds,
+    name_of,
+    where_to_json,
+)
+from nbdtest.fakeserver.damage import Mangle, mangle
+from nbdtest.fakeserver.fitting import (
+    CHUNKS,
+    GREETINGS,
+    OPTION_REPLIES,
+    checked,
+    checked_counting,
+    checked_plan,
+    checked_where,
+)
+from nbdtest.wire import (
+    Cmd,
+    ExtendedReply,
+    Message,
+    Opt,
+    OptionReply,
+    StructuredReply,
+)
 
 __all__ = [
     "Moment",
@@ -31,80 +64,16 @@ __all__ = [
 ]
 
 
-class Moment(enum.Enum):
-    """Moments of a connection that are neither an option nor a command."""
-
-    CONNECT = "connect"
-    """Before anything is sent."""
-    GREETING = "greeting"
-    CLIENT_FLAGS = "client flags"
-    TRANSMISSION = "transmission"
-    """The handshake is over; nothing is sent at this moment by a correct server."""
-
-    def __repr__(self) -> str:
-        return f"Moment.{self.name}"
-
-
-Trigger: TypeAlias = Cmd | Opt | Moment
-Where: TypeAlias = Callable[[Any], bool] | Mapping[str, Any] | None
-"""A function of what was received (or is about to be sent), or values that its attributes have to have."""
 Rewrite: TypeAlias = Callable[[Any], Message | bytes | Iterable[Message | bytes] | None]
 """What leaves instead of a message: another, some bytes, several of them, or nothing."""
-
-
-@dataclass(slots=True, kw_only=True)
-class _Counted:
-    """How often something was seen, and whether this time counts."""
-
-    nth: int | None
-    times: int | None
-    per_connection: bool
-    connection: int | None
-    seen: dict[int | None, int] = field(default_factory=dict)
-    acted: dict[int | None, int] = field(default_factory=dict)
-    fired: int = 0
-
-    def due(self, connection: int) -> bool:
-        """Count one more event, and say whether the rule wants to act on it."""
-        if self.connection not in (None, connection):
-            return False
-        key = connection if self.per_connection else None
-        self.seen[key] = count = self.seen.get(key, 0) + 1
-        if self.nth is not None:
-            return self.nth <= count <= self._last()
-        return self.times is None or self.acted.get(key, 0) < self.times
-
-    def act(self, connection: int) -> None:
-        """Count that the rule acts."""
-        key = connection if self.per_connection else None
-        self.acted[key] = self.acted.get(key, 0) + 1
-        self.fired += 1
-
-    def live(self) -> bool:
-        """Whether it can still act."""
-        if self.per_connection:
-            return True
-        if self.nth is not None:
-            return self.seen.get(None, 0) < self._last()
-        return self.times is None or self.acted.get(None, 0) < self.times
-
-    def _last(self) -> int:
-        return (self.nth or 1) + (self.times or 1) - 1
-
-    def arguments(self) -> str:
-        shown = ""
-        for name, default in (("nth", None), ("times", None), ("connection", None), ("per_connection", False)):
-            if (value := getattr(self, name)) != default:
-                shown += f", {name}={value}"
-        return shown
 
 
 class Rule:
     """Replaces the correct answer to one kind of thing that a client does."""
 
-    def __init__(self, trigger: Trigger, where: Where, counted: _Counted, changed: Callable[[], None]) -> None:
+    def __init__(self, trigger: Trigger, where: Where, counted: Counted, changed: Callable[[], None]) -> None:
         self.trigger = trigger
-        self._where = where
+        self.where = where
         self.counted = counted
         self._changed = changed
         self.plan: Plan | None = None
@@ -117,8 +86,12 @@ class Rule:
         return self.counted.fired
 
     def reply(self, *plan: Action) -> Rule:
-        """Answer with these actions; with none, do not answer."""
-        self.plan = plan
+        """Answer with these actions; with none, do not answer.
+
+        Raises:
+            UsageError: one of them can be no part of an answer here.
+        """
+        self.plan = self._checked(plan)
         self._changed()
         return self
 
@@ -128,19 +101,25 @@ class Rule:
 
     def rewrite(self, compute: Callable[[Any, Plan], Iterable[Action]]) -> Rule:
         """Answer with what `compute(received, correct_plan)` returns."""
+        if not callable(compute):
+            raise UsageError(f"rewrite() takes a function of what was received and the correct plan, not {compute!r}")
         self.compute = compute
         self._changed()
         return self
 
     def then(self, *plan: Action) -> Rule:
-        """Do this after the answer; alone, after the correct one."""
-        self.after += plan
+        """Do this after the answer; alone, after the correct one.
+
+        Raises:
+            UsageError: something can be done neither here nor anywhere.
+        """
+        self.after += self._checked(plan)
         self._changed()
         return self
 
     def matches(self, received: Any) -> bool:
         """Whether `where` holds; nothing is counted."""
-        return _holds(self._where, received)
+        return holds(self.where, received)
 
     @property
     def needs_correct(self) -> bool:
@@ -152,7 +131,7 @@ class Rule:
     def answer(self, received: Any, correct: Plan) -> Plan:
         """The whole plan for `received`, with the correct one in place of `pass_through()`."""
         if self.compute is not None:
-            plan: Plan = tuple(self.compute(received, correct))
+            plan = self._checked(self.compute(received, correct))
         else:
             plan = correct if self.plan is None else self.plan
         return _expanded(plan, correct) + self.after
@@ -163,22 +142,20 @@ class Rule:
         Raises:
             UsageError: it has functions in it.
         """
-        if callable(self._where) or self.compute is not None:
+        if callable(self.where) or self.compute is not None:
             raise UsageError(f"{self!r} cannot be saved: it holds a function")
-        row: dict[str, Any] = {"on": trigger_to_json(self.trigger)}
-        if self._where:
-            row["where"] = {name: int(v) if isinstance(v, int) else v for name, v in self._where.items()}
-        for name in ("nth", "times", "connection", "per_connection"):
-            if value := getattr(self.counted, name):
-                row[name] = value
+        row = {"on": trigger_to_json(self.trigger), **where_to_json(self.where), **self.counted.to_json()}
         if self.plan is not None:
             row["reply"] = [action_to_json(action) for action in self.plan]
         if self.after:
             row["then"] = [action_to_json(action) for action in self.after]
         return row
 
+    def _checked(self, plan: Iterable[Action]) -> Plan:
+        return checked_plan(plan, _messages(self.trigger), f"an answer to {name_of(self.trigger)}")
+
     def __repr__(self) -> str:
-        where = f", where={self._where!r}" if self._where else ""
+        where = f", where={self.where!r}" if self.where else ""
         text = f"on({self.trigger!r}{where}{self.counted.arguments()})"
         if self.compute is not None:
             text += f".rewrite({getattr(self.compute, '__name__', self.compute)})"
@@ -194,9 +171,9 @@ class Rule:
 class SendRule:
     """Changes messages of one class on their way out."""
 
-    def __init__(self, kind: type[Message], where: Where, counted: _Counted, changed: Callable[[], None]) -> None:
+    def __init__(self, kind: type[Message], where: Where, counted: Counted, changed: Callable[[], None]) -> None:
         self.kind = kind
-        self._where = where
+        self.where = where
         self.counted = counted
         self._changed = changed
         self.damage: Mangle | None = None
@@ -218,10 +195,25 @@ class SendRule:
         **fields: int | bytes,
     ) -> SendRule:
         """Send it damaged; the arguments are those of `mangle`."""
-        pairs = tuple(fields.items())
-        self.damage = Mangle(
-            PassThrough(), fields=pairs, flip=flip, overwrite=overwrite, insert=insert, append=append, keep=keep
+        nothing = PassThrough()
+        return self.damage_by(
+            mangle(nothing, flip=flip, overwrite=overwrite, insert=insert, append=append, keep=keep, **fields)
         )
+
+    def damage_by(self, damage: Action) -> SendRule:
+        """Send it with the damage of a `mangle(...)`, whatever that is around.
+
+        Raises:
+            UsageError: it is none, or damages what the message does not have.
+        """
+        checked(damage)
+        if not isinstance(damage, Mangle):
+            raise UsageError(f"{damage!r} is no damage: a mangle(...) is needed")
+        known = self.kind.LAYOUT.by_name
+        framed = issubclass(self.kind, StructuredReply | ExtendedReply | OptionReply)
+        if not framed and (unknown := [name for name, _ in damage.fields if name not in known]):
+            raise UsageError(f"mangle() names {', '.join(unknown)}: a {self.kind.__name__} has {', '.join(known)}")
+        self.damage = damage
         self._changed()
         return self
 
@@ -235,15 +227,32 @@ class SendRule:
         """Do not send it."""
         return self.rewrite(_nothing)
 
+    def to_json(self) -> dict[str, Any]:
+        """Give the rule as what `json.dumps` takes.
+
+        Raises:
+            UsageError: it has functions in it, or does nothing yet.
+        """
+        row = {"on_send": self.kind.__name__, **where_to_json(self.where), **self.counted.to_json()}
+        if callable(self.where) or self.compute not in (None, _nothing):
+            raise UsageError(f"{self!r} cannot be saved: it holds a function")
+        if self.damage is None and self.compute is None:
+            raise UsageError(f"{self!r} cannot be saved: it does nothing")
+        return {**row, "drop": True} if self.damage is None else {**row, "mangle": action_to_json(self.damage)}
+
     def matches(self, message: Message) -> bool:
         """Whether the class fits and `where` holds; nothing is counted."""
-        return isinstance(message, self.kind) and _holds(self._where, message)
+        return isinstance(message, self.kind) and holds(self.where, message)
 
     def __repr__(self) -> str:
-        where = f", where={self._where!r}" if self._where else ""
+        where = f", where={self.where!r}" if self.where else ""
         text = f"on_send({self.kind.__name__}{where}{self.counted.arguments()})"
         if self.damage is not None:
             return text + "." + repr(self.damage).replace("pass_through(), ", "", 1)
+        if self.compute is None:
+            return text
+        if self.compute is _nothing:
+            return f"{text}.drop()"
         return f"{text}.rewrite({getattr(self.compute, '__name__', self.compute)})"
 
 
@@ -271,14 +280,20 @@ class RuleBook:
 
         Args:
             nth: only the nth time (from 1) that the rest holds; with `times`, so many times from then on.
-            where: a function of the `Asked` or `Option`, or values that its attributes must have.
+            where: a function of the `Asked` or `Option`, or values that its attributes must have; for an option also
+                what its data say: `name` (of the export), `infos`, `queries`.
             times: at most so often.
             connection: only on this connection; they are numbered from 1.
             per_connection: count on each connection anew.
+
+        Raises:
+            UsageError: there can be no such rule.
         """
-        if nth is not None and nth < 1:
-            raise UsageError(f"nth={nth}: counting begins at 1")
-        counted = _Counted(nth=nth, times=times, per_connection=per_connection, connection=connection)
+        if not isinstance(trigger, Cmd | Opt | Moment):
+            raise UsageError(f"on() takes a Cmd, an Opt or a Moment, such as Cmd.READ, not {trigger!r}")
+        checked_counting(nth=nth, times=times, connection=connection)
+        checked_where(where, *attributes(trigger))
+        counted = Counted(nth=nth, times=times, per_connection=per_connection, connection=connection)
         rule = Rule(trigger, where, counted, self._changed)
         with self._lock:
             self.rules.append(rule)
@@ -294,8 +309,17 @@ class RuleBook:
         connection: int | None = None,
         per_connection: bool = False,
     ) -> SendRule:
-        """Begin a rule for messages of a class on their way out; the arguments are those of `on`."""
-        counted = _Counted(nth=nth, times=times, per_connection=per_connection, connection=connection)
+        """Begin a rule for messages of a class on their way out; the arguments are those of `on`.
+
+        Raises:
+            UsageError: there can be no such rule.
+        """
+        named: Any = kind
+        if not (isinstance(named, type) and issubclass(named, Message)):
+            raise UsageError(f"on_send() takes a class of messages, such as SimpleReply, not {kind!r}")
+        checked_counting(nth=nth, times=times, connection=connection)
+        checked_where(where, [each.name for each in dataclasses.fields(kind)], f"a {kind.__name__}")
+        counted = Counted(nth=nth, times=times, per_connection=per_connection, connection=connection)
         rule = SendRule(kind, where, counted, self._changed)
         with self._lock:
             self.send_rules.append(rule)
@@ -316,19 +340,34 @@ class RuleBook:
                 connection,
             )
 
+    def overlooks(self, trigger: Trigger, received: Any, connection: int) -> bool:
+        """Count this event if no rule acts on it; False, and nothing is counted, if one does.
+
+        Only for triggers that have a name: there is only one of each, which makes this quick.
+        """
+        with self._lock:
+            concerned = [rule.counted for rule in self.rules if rule.trigger is trigger and holds(rule.where, received)]
+            for counted in concerned:
+                if counted.would_be_due(connection):
+                    return False
+            for counted in concerned:
+                counted.due(connection)
+        return True
+
     def find_send(self, message: Message, connection: int) -> SendRule | None:
         """Count this message in every rule that it concerns, and find the one that changes it."""
         with self._lock:
             return _acting((rule for rule in self.send_rules if rule.matches(message)), connection)
 
-    def watches(self, *triggers: Trigger) -> bool:
-        """Whether a rule could still act on one of these, or on any message sent."""
-        if not self.rules and not self.send_rules:
-            return False
+    def watches(self, trigger: Trigger) -> bool:
+        """Whether a rule could still act on this. Only for triggers that have a name."""
         with self._lock:
-            return any(rule.counted.live() for rule in self.send_rules) or any(
-                rule.trigger in triggers and rule.counted.live() for rule in self.rules
-            )
+            return any(rule.trigger is trigger and rule.counted.live() for rule in self.rules)
+
+    def watches_messages(self) -> bool:
+        """Whether a rule could still act on a message on its way out."""
+        with self._lock:
+            return any(rule.counted.live() for rule in self.send_rules)
 
     def watches_handshake(self) -> bool:
         """Whether a rule could still act before the first request."""
@@ -348,25 +387,38 @@ class RuleBook:
         Raises:
             UsageError: one of them has a function in it.
         """
-        if self.send_rules:
-            raise UsageError(f"{self.send_rules[0]!r} cannot be saved")
-        return [rule.to_json() for rule in self.rules]
+        return [rule.to_json() for rule in self.rules] + [rule.to_json() for rule in self.send_rules]
 
     def add_json(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add the rules that `to_json` described.
 
         Raises:
-            UsageError: a row describes no rule.
+            UsageError: a row describes no rule; those before it have been added.
         """
+        if isinstance(rows, Mapping):
+            raise UsageError("rules are a list of rows, also when there is only one")
         for row in rows:
             try:
-                counting = {name: row[name] for name in ("nth", "times", "connection", "per_connection") if name in row}
-                rule = self.on(trigger_from_json(row["on"]), where=row.get("where"), **counting)
-                if "reply" in row:
-                    rule.reply(*(action_from_json(action) for action in row["reply"]))
-                rule.then(*(action_from_json(action) for action in row.get("then", ())))
-            except (KeyError, TypeError, ValueError) as problem:
+                self._add_row(dict(row))
+            except (KeyError, TypeError, ValueError, UsageError) as problem:
                 raise UsageError(f"this is no rule ({problem}): {str(row)[:120]}") from problem
+
+    def _add_row(self, row: dict[str, Any]) -> None:
+        where = {name: value_from_json(value) for name, value in row.pop("where", {}).items()} or None
+        counting = {name: row.pop(name) for name in COUNTING if name in row}
+        if "on_send" in row:
+            rule = self.on_send(_message_class(row.pop("on_send")), where=where, **counting)
+            if row.pop("drop", False):
+                rule.drop()
+            else:
+                rule.damage_by(action_from_json(row.pop("mangle")))
+        else:
+            on = self.on(trigger_from_json(row.pop("on")), where=where, **counting)
+            if "reply" in row:
+                on.reply(*map(action_from_json, row.pop("reply")))
+            on.then(*map(action_from_json, row.pop("then", ())))
+        if row:
+            raise UsageError(f"it says {', '.join(row)}, which means nothing")
 
     def _changed(self) -> None:
         self.version += 1
@@ -385,12 +437,11 @@ def _acting(concerned: Iterable[_AnyRule], connection: int) -> _AnyRule | None:
     return found
 
 
-def _holds(where: Where, received: Any) -> bool:
-    if where is None:
-        return True
-    if callable(where):
-        return bool(where(received))
-    return all(getattr(received, name, None) == value for name, value in where.items())
+def _messages(trigger: Trigger) -> tuple[type[Action], ...]:
+    """The messages that can be an answer to this."""
+    if isinstance(trigger, Cmd) or trigger is Moment.TRANSMISSION:
+        return CHUNKS
+    return OPTION_REPLIES if isinstance(trigger, Opt) else GREETINGS
 
 
 def _expanded(plan: Plan, correct: Plan) -> Plan:
@@ -408,6 +459,13 @@ def _expanded(plan: Plan, correct: Plan) -> Plan:
 
 def _nothing(message: Message) -> None:
     return None
+
+
+def _message_class(name: str) -> type[Message]:
+    found = getattr(wire, name, None)
+    if not (isinstance(found, type) and issubclass(found, Message)):
+        raise UsageError(f"there is no class of messages {name!r}")
+    return found
 
 
 _TRIGGERS: Mapping[str, Callable[[Any], Trigger]] = {"Cmd": Cmd, "Opt": Opt, "Moment": Moment}

@@ -6,25 +6,31 @@ sent is the script's own business.
 
 from __future__ import annotations
 
+import select
+import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
 from nbdtest.errors import Disconnected, UsageError
 from nbdtest.fakeserver import actions
-from nbdtest.fakeserver.actions import Action
+from nbdtest.fakeserver.actions import Action, Plan
 from nbdtest.fakeserver.engine import Engine
+from nbdtest.fakeserver.fitting import CHUNKS, GREETINGS, OPTION_REPLIES, checked_plan
 from nbdtest.fakeserver.journal import Journal
 from nbdtest.fakeserver.outbox import End
 from nbdtest.fakeserver.outgoing import Outgoing
-from nbdtest.fakeserver.rendering import Asked, Reply, render_option_reply
-from nbdtest.fakeserver.session import Phase
+from nbdtest.fakeserver.rendering import Asked, Reply, handshake_flags, render_greeting, render_option_reply
+from nbdtest.fakeserver.session import Phase, Session
 from nbdtest.model import Disk
 from nbdtest.net.clock import Deadline, monotonic_s
 from nbdtest.net.stream import SocketStream, Stream
 from nbdtest.net.tls import TLSContext, TLSStream, start_tls
 from nbdtest.wire import Cmd, Errno, Message, Option, TransmissionFlag
+from nbdtest.wire.layout import Readable
 
 __all__ = ["Peer", "Prepared", "ReceivedOption", "ReceivedRequest", "Script", "Sendable"]
 
@@ -52,7 +58,7 @@ class Prepared:
     steps: Callable[[], Iterator[Outgoing | Action]]
 
 
-Sendable: TypeAlias = Prepared | Message | bytes | Action
+Sendable: TypeAlias = Prepared | Message | Readable | Action
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,8 @@ class ReceivedRequest:
 
     asked: Asked
     _disk: Disk = field(repr=False)
+    _correct: Callable[[], None] = field(repr=False)
+    _peer: Peer = field(repr=False)
 
     @property
     def type(self) -> Cmd:
@@ -96,12 +104,27 @@ class ReceivedRequest:
         return self.reply(actions.Error(errno, at=at, message=message))
 
     def reply(self, *plan: Action) -> Prepared:
-        """A whole reply of these actions, framed as was negotiated; the last chunk gets DONE."""
-        return Prepared(lambda: Reply(plan, self.asked, self._disk).steps())
+        """A whole reply of these actions, framed as was negotiated; the last chunk gets DONE.
+
+        Raises:
+            UsageError: one of them is no part of a reply.
+        """
+        fitting = _checked_plan(plan, CHUNKS, f"a reply to {self.type}")
+        return Prepared(lambda: Reply(fitting, self.asked, self._disk).steps())
 
     def chunks(self, *plan: Action) -> Prepared:
-        """A part of a reply: no chunk gets DONE unless it says so itself."""
-        return Prepared(lambda: Reply(plan, self.asked, self._disk, complete=False).steps())
+        """A part of a reply: no chunk gets DONE unless it says so itself.
+
+        Raises:
+            UsageError: one of them is no part of a reply.
+        """
+        fitting = _checked_plan(plan, CHUNKS, f"a reply to {self.type}")
+        return Prepared(lambda: Reply(fitting, self.asked, self._disk, complete=False).steps())
+
+    def answer_correctly(self) -> None:
+        """Answer as the correct server does, and do to the disk what was asked for."""
+        self._correct()
+        self._peer.flush()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +136,17 @@ class ReceivedOption:
     _peer: Peer = field(repr=False)
 
     def reply(self, *plan: Action) -> Prepared:
-        """These option replies. What the option would have changed stays as it is."""
+        """These option replies. What the option would have changed stays as it is.
+
+        Raises:
+            UsageError: one of them is no option reply.
+        """
+        fitting = _checked_plan(plan, OPTION_REPLIES, f"an answer to {self.option.option}")
         export = self._peer.engine.settings.find("")
         flags = TransmissionFlag.HAS_FLAGS
         if export is not None:
             flags = export.transmission_flags(structured=False, extended=False, contexts_selected=False)
-        return Prepared(lambda: (render_option_reply(each, self.option.option, export, flags) for each in plan))
+        return Prepared(lambda: (render_option_reply(each, self.option.option, export, flags) for each in fitting))
 
     def answer_correctly(self) -> None:
         """Answer as the correct server does, with all that follows from it."""
@@ -130,14 +158,24 @@ class Peer:
     """The server's end of one connection, in the hands of a script."""
 
     def __init__(
-        self, stream: SocketStream, engine: Engine, journal: Journal, *, tls: TLSContext | None = None
+        self,
+        stream: SocketStream,
+        engine: Engine,
+        journal: Journal,
+        *,
+        tls: TLSContext | None = None,
+        released: Callable[[str], None] = lambda name: None,
     ) -> None:
+        """`released` is told the names that the script releases, for the other connections."""
         self.engine = engine
         self.interrupted = False
         self._stream: Stream = stream
         self._tls = tls
         self._journal = journal
         self._patience = threading.Event()
+        self._released = released
+        self._released_elsewhere: deque[str] = deque()
+        self._wake, self._waker = socket.socketpair()
         self._requests: list[ReceivedRequest] = []
         self._options: list[ReceivedOption] = []
         self._started = False
@@ -201,6 +239,49 @@ class Peer:
             self.engine.receive_end(monotonic_s())
         self.flush()
 
+    def resume(
+        self,
+        phase: Phase,
+        *,
+        structured: bool = False,
+        extended: bool = False,
+        contexts: Mapping[str, int] | None = None,
+    ) -> None:
+        """Understand from here on what the client says, after a part of the handshake that the script has spoken raw.
+
+        Args:
+            phase: what comes next: `Phase.GREETED` the client's flags, `Phase.HAGGLING` an option,
+                `Phase.TRANSMISSION` a request, for the first export.
+            structured: structured replies have been agreed on; so for `extended` and headers.
+            contexts: the ids of the metadata contexts that have been selected.
+
+        Raises:
+            UsageError: there is nothing to understand in this phase.
+        """
+        if phase not in (Phase.GREETED, Phase.HAGGLING, Phase.TRANSMISSION):
+            raise UsageError(f"resume() takes Phase.GREETED, HAGGLING or TRANSMISSION, not {phase!r}")
+        known, export = self.engine, self.engine.settings.exports[0]
+        chosen = dict(contexts or {})
+        session = Session(
+            phase=phase,
+            offered=handshake_flags(known.settings),
+            fixed=True,
+            no_zeroes=True,
+            structured=structured,
+            extended=extended,
+            contexts=chosen,
+            contexts_of=export.name,
+            export=export if phase is Phase.TRANSMISSION else None,
+            flags=export.transmission_flags(structured=structured, extended=extended, contexts_selected=bool(chosen)),
+        )
+        unread = known.take_unread()
+        self.engine = Engine(known.settings, known.rules, known.observer, connection=known.connection, session=session)
+        self.engine.released = known.released
+        self.engine.lied = True
+        self.engine.on_request = self._note_request
+        self.engine.put_back(unread)
+        self._started = True
+
     # Raw bytes.
 
     def receive(self, count: int) -> bytes:
@@ -229,21 +310,37 @@ class Peer:
     # Sending.
 
     def send(self, *things: Sendable) -> None:
-        """Send prepared replies, messages, bytes; actions such as `drip()` or `cut(after=9)` take effect in turn."""
+        """Send prepared replies, messages, bytes; actions such as `drip()` or `cut(after=9)` take effect in turn.
+
+        Raises:
+            UsageError: something cannot be sent, or only as a part of a reply.
+        """
         for thing in things:
+            self.engine.now = monotonic_s()
             match thing:
                 case Prepared(steps=steps):
                     self.engine.play(steps())
                 case Message():
                     self.engine.play(iter([Outgoing(message=thing)]))
-                case bytes():
-                    self.engine.play(iter([Outgoing(tail=(thing,))]))
+                case bytes() | bytearray() | memoryview():
+                    self.engine.play(iter([Outgoing(tail=(bytes(thing),))]))
                 case Action():
-                    self.engine.play(iter([thing]))
+                    (action,) = _checked_plan([thing], GREETINGS, "what is sent by itself; see reply() of a request")
+                    self.engine.play(iter([render_greeting(action, self.engine.settings)]))
+                case _:
+                    raise UsageError(f"send() takes prepared replies, messages, bytes and actions, not {thing!r}")
             self.flush()
 
     def flush(self) -> None:
         """Send what waits, and carry out a cut."""
+        while self._released_elsewhere:
+            self.engine.release(self._released_elsewhere.popleft(), monotonic_s())
+        self._send_what_waits()
+        names, self.engine.to_release = self.engine.to_release, []
+        for name in names:
+            self._released(name)
+
+    def _send_what_waits(self) -> None:
         while True:
             pieces = self.engine.data_to_send(monotonic_s())
             if pieces:
@@ -294,6 +391,14 @@ class Peer:
         if isinstance(self._stream, TLSStream):
             self._stream = self._stream.close_session()
         self._stream.cut()
+        self._wake.close()
+        self._waker.close()
+
+    def release(self, name: str) -> None:
+        """Let go what replies of this script hold under `name`. From any thread."""
+        self._released_elsewhere.append(name)
+        with suppress(OSError):  # the script has ended
+            self._waker.send(b"r", socket.MSG_DONTWAIT)
 
     def interrupt(self) -> None:
         """Make the script's thread give up. From any thread."""
@@ -314,14 +419,36 @@ class Peer:
             return
         if self._stream.fileno() < 0:
             raise UsageError(f"the script waits for {what} after it has ended the connection")
-        data = self._stream.receive_some(deadline=Deadline(patience_s), what=what)
+        deadline = Deadline(patience_s)
+        self._wait_for_releases(deadline)
+        data = self._stream.receive_some(deadline=deadline, what=what)
         self.engine.receive(data, monotonic_s())
         self.flush()
         if self.engine.end is not None and self.engine.session.phase is Phase.CLOSED:
             raise Disconnected(f"the session ended while {what} was expected")
 
-    def _note_request(self, asked: Asked) -> None:
-        self._requests.append(ReceivedRequest(asked, self.disk))
+    def _wait_for_releases(self, deadline: Deadline) -> None:
+        """Let go what is released elsewhere until the client says something, if replies are held."""
+        poll = select.poll()
+        poll.register(self._stream.fileno(), select.POLLIN)
+        poll.register(self._wake.fileno(), select.POLLIN)
+        while self.engine.pending() and not deadline.expired:
+            ready = {number for number, _ in poll.poll(deadline.remaining_ms())}
+            if self._stream.fileno() in ready:
+                return
+            if ready:
+                self._wake.recv(4096)
+                self.flush()
+
+    def _note_request(self, asked: Asked, correct: Callable[[], None]) -> None:
+        self._requests.append(ReceivedRequest(asked, self.disk, correct, self))
 
     def _note_option(self, option: Option, correct: Callable[[], None]) -> None:
         self._options.append(ReceivedOption(option, correct, self))
+
+
+def _checked_plan(plan: Iterable[Action], messages: tuple[type[Action], ...], where: str) -> Plan:
+    fitting = checked_plan(plan, messages, where)
+    if any(isinstance(action, actions.PassThrough) for action in fitting):
+        raise UsageError("pass_through() is for rules: a script calls answer_correctly() of a request or an option")
+    return fitting

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import enum
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -23,7 +25,7 @@ from urllib.parse import quote
 from nbdtest.errors import NBDTestError, TransportError, UsageError
 from nbdtest.fakeserver.connection import Connection
 from nbdtest.fakeserver.engine import Engine
-from nbdtest.fakeserver.export import Export, Settings
+from nbdtest.fakeserver.export import Export, Settings, Style, TLSMode
 from nbdtest.fakeserver.guest import Guest, Handshakes
 from nbdtest.fakeserver.journal import Journal
 from nbdtest.fakeserver.lane import BUFFER, open_lane
@@ -49,6 +51,8 @@ LANE_AFTER = 32
 SEND_BUFFER = 1 << 20
 """Asked of the kernel for such a connection, so that a long reply leaves in few turns."""
 LAST_RECORDS = 60
+_EXPORT_FIELDS = {each.name for each in dataclasses.fields(Export)} - {"disk"}
+_CHOICES: Mapping[str, type[enum.StrEnum]] = {"style": Style, "tls_mode": TLSMode}
 
 
 class VerificationFailed(NBDTestError, AssertionError):
@@ -74,17 +78,25 @@ class FakeServer:
             exports: what is served; without any, one export named "" with `size` bytes of memory or with `disk`.
             tolerate: requirement ids (or "*") whose violation by a client does not fail the verification.
             tls: what STARTTLS needs; the setting `tls_mode` says when it is offered.
-            settings: fields of `Settings`, as `configure` takes them.
+            settings: fields of `Settings`, as `configure` takes them; without `exports` also fields of `Export`.
 
         Raises:
             UsageError: there is no such setting or quirk, or it cannot be that.
         """
-        if exports and (size is not None or disk is not None):
-            raise UsageError("size= and disk= are for the default export: give each Export its own")
-        self.settings = _changed(Settings(exports=exports or (Export(size=size, disk=disk),)), settings)
+        given: tuple[Any, ...] = exports
+        if foreign := [each for each in given if not isinstance(each, Export)]:
+            raise UsageError(f"FakeServer takes exports, such as Export('name', size=512), not {foreign[0]!r}")
+        own = {name: settings.pop(name) for name in _EXPORT_FIELDS & settings.keys()}
+        if size is not None or disk is not None:
+            own |= {"size": size, "disk": disk}
+        if exports and own:
+            names = "=, ".join(own)
+            raise UsageError(f"{names}= are for the default export: give each Export its own")
+        self.settings = _changed(Settings(exports=exports or (Export(**own),)), settings)
         self.journal = Journal(began=monotonic_s()) if journal is None else journal
         self.rules = RuleBook()
-        self.tolerated = set(tolerate)
+        self.tolerated: set[str] = set()
+        self.tolerate(*([tolerate] if isinstance(tolerate, str) else tolerate))
         self._tls = tls
         self._loop: Loop | None = None
         self._own_loops: list[Loop] = []
@@ -148,7 +160,13 @@ class FakeServer:
         return f"nbd://127.0.0.1:{self.port}/"
 
     def listen(self, where: Address | Listener) -> Address:
-        """Listen at an address, or on a listener that exists already; give the address with the real port."""
+        """Listen at an address, or on a listener that exists already; give the address with the real port.
+
+        Raises:
+            UsageError: this is no address.
+        """
+        if not isinstance(where, Address | Listener):
+            raise UsageError(f"listen() takes a UnixAddress, TCPAddress, VsockAddress or Listener, not {where!r}")
         listener = where if isinstance(where, Listener) else listen(where)
         with self._lock:
             self._begin().listen(listener)
@@ -160,8 +178,10 @@ class FakeServer:
         self.serve(SocketStream(ours, timeout_s=None))
         return theirs
 
-    def serve(self, stream: SocketStream) -> Connection | None:
+    def serve(self, stream: SocketStream | socket.socket) -> Connection | None:
         """Serve a connection that exists already; None if a script takes it."""
+        if isinstance(stream, socket.socket):
+            stream = SocketStream(stream, timeout_s=None)
         with self._lock:
             loop = self._begin()
         number = self._numbered(stream)
@@ -213,6 +233,8 @@ class FakeServer:
 
     def change_exports(self, **changes: Any) -> None:
         """Change fields of all exports, for connections from now on; the disks stay unless they are changed."""
+        if unknown := changes.keys() - _EXPORT_FIELDS - {"size", "disk"}:
+            raise UsageError(f"an Export has no {', '.join(sorted(unknown))}")
         changed = tuple(dataclasses.replace(e, **{"size": None, **changes}) for e in self.settings.exports)
         self.configure(exports=changed)
 
@@ -223,7 +245,13 @@ class FakeServer:
             self._tls = server_context(change(known.credentials), known.versions, tickets=known.tickets)
 
     def script(self, function: Callable[[Peer], None]) -> Callable[[Peer], None]:
-        """Let `function(peer)` play the next connection that has no script yet. A decorator."""
+        """Let `function(peer)` play the next connection that has no script yet. A decorator.
+
+        Raises:
+            UsageError: it cannot be called.
+        """
+        if not callable(function):
+            raise UsageError(f"a script is a function that takes a Peer, not {function!r}")
         self._scripts.append(Script(function))
         return function
 
@@ -231,12 +259,20 @@ class FakeServer:
         """Let go what rules hold under `name`, now and later."""
         with self._lock:
             self._released.add(name)
-            loops = [self._begin(), *self._own_loops]
-        for loop in loops:
-            loop.release(name)
+            holders = self._holders()
+        for holder in holders:
+            holder.release(name)
 
     def tolerate(self, *requirements: str) -> None:
-        """Let clients break these rules of the specification; "*" for all."""
+        """Let clients break these rules of the specification; "*" for all.
+
+        Raises:
+            UsageError: something is no requirement id.
+        """
+        given: tuple[Any, ...] = requirements
+        for each in given:
+            if not isinstance(each, str) or not re.fullmatch(r"\*|[A-Z]+-[0-9]+", each):
+                raise UsageError(f"{each!r} is no requirement id, such as 'SIZE-038'; '*' stands for all")
         self.tolerated.update(requirements)
 
     # Its life.
@@ -294,6 +330,11 @@ class FakeServer:
             ]
         return found
 
+    def report(self) -> str:
+        """What a failed test shows: the story, and all complaints."""
+        complaints = [f"- {line}" for line in self.complaints()]
+        return "\n".join([self.story(), *(["the fake server complains:", *complaints] if complaints else [])])
+
     def story(self) -> str:
         """The last part of the journal, and what was expected next."""
         waiting = self.rules.unused()
@@ -310,7 +351,7 @@ class FakeServer:
         if value is None:
             self.verify()
         else:
-            value.add_note("\n".join([self.story(), *(f"fake server: {line}" for line in self.complaints())]))
+            value.add_note(f"fake server: {self.report()}")
 
     # Inside.
 
@@ -349,7 +390,7 @@ class FakeServer:
             if script is None:
                 return number
             script.used = True
-            peer = Peer(stream, self._engine(number), self.journal, tls=self._tls)
+            peer = Peer(stream, self._engine(number), self.journal, tls=self._tls, released=self.release)
             thread = threading.Thread(
                 target=self._play, args=(script, peer), name=f"nbdtest-script-{script.name}", daemon=True
             )
@@ -391,9 +432,14 @@ class FakeServer:
     def _hand_on(self, name: str, by: Connection) -> None:
         with self._lock:
             self._released.add(name)
-            loops = [each for each in [self._loop, *self._own_loops] if each is not None]
-        for loop in loops:
-            loop.release(name)
+            holders = self._holders()
+        for holder in holders:
+            holder.release(name)
+
+    def _holders(self) -> list[Loop | Peer]:
+        """Everybody who may hold replies back."""
+        loops = [each for each in [self._loop, *self._own_loops] if each is not None]
+        return [*loops, *(peer for _, peer in self._running)]
 
     def _moves_away(self, connection: Served) -> bool:
         """Take a connection out of the common loop if it would hold up the others there, or deserves a fast lane."""
@@ -475,7 +521,23 @@ class FakeServer:
 
 
 def _changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
-    """The settings with these changes; quirks may be given by their names."""
+    """The settings with these changes; quirks may be given by their names, styles and modes by their values."""
+    changes = dict(changes)
+    known = {each.name: each for each in dataclasses.fields(Settings)}
+    for name, value in changes.items():
+        if name in _EXPORT_FIELDS | {"size", "disk"}:
+            raise UsageError(f"{name}= belongs to an export: Export({name}=...), or change_exports({name}=...)")
+        if name not in known:
+            raise UsageError(f"there is no setting {name}=; there are {', '.join(known)}")
+        if known[name].type == "bool" and not isinstance(value, bool):
+            raise UsageError(f"{name}={value!r}: True or False is needed")
+    for name, kind in _CHOICES.items():
+        if name in changes:
+            try:
+                changes[name] = kind(changes[name])
+            except ValueError:
+                choices = ", ".join(repr(each.value) for each in kind)
+                raise UsageError(f"{name}={changes[name]!r}: there are {choices}") from None
     tls_quirks = changes.get("tls_quirks", settings.tls_quirks)
     if not isinstance(tls_quirks, TLSQuirks):
         raise UsageError(f"tls_quirks= takes a TLSQuirks, not {tls_quirks!r}")

@@ -198,7 +198,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     server: FakeServer | None = getattr(item, "funcargs", {}).get("fake_nbd_server")
     if server is not None and report.when == "call" and report.failed:
         item.stash[HAS_FAILED] = True
-        report.sections.append(("fake NBD server", server.story()))
+        report.sections.append(("fake NBD server", server.report()))
     return report
 
 

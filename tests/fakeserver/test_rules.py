@@ -44,8 +44,10 @@ from nbdtest.wire import (
     Info,
     InfoExport,
     InfoRequest,
+    MetaContextRequest,
     NewstyleGreeting,
     Opt,
+    Option,
     OptionReply,
     Rep,
     ReplyFlag,
@@ -132,7 +134,7 @@ class TestWhen:
     def test_watching_ends_when_a_rule_is_spent(self) -> None:
         rules = RuleBook()
         rules.on(Cmd.FLUSH, nth=1).pass_through()
-        assert rules.watches(Cmd.READ, Cmd.FLUSH)
+        assert rules.watches(Cmd.FLUSH)
         assert not rules.watches(Cmd.READ)
         flushes(talk_with(rules).open(), 1)
         assert not rules.watches(Cmd.FLUSH)
@@ -270,7 +272,7 @@ class TestDamage:
         rules = RuleBook()
         rules.on(Cmd.FLUSH).reply(mangle(no_data(), colour=1))
         talk = talk_with(rules).open()
-        with pytest.raises(UsageError, match="no slot colour"):
+        with pytest.raises(UsageError, match=r"mangle\(\) names colour: SimpleReply has magic, error, cookie"):
             talk.request(Cmd.FLUSH)
 
 
@@ -482,6 +484,72 @@ class TestSending:
         assert bytes(talk.received).endswith(b"raw")
 
 
+class TestMomentsWithoutAnAnswer:
+    def test_bytes_before_the_greeting(self) -> None:
+        rules = RuleBook()
+        rules.on(Moment.CONNECT).reply(raw(b"220 hello"), mangle(greeting(), keep=8))
+        talk = talk_with(rules).start()
+        assert talk.take(17) == b"220 helloNBDMAGIC"
+        assert talk.take(8) == b"NBDMAGIC"
+
+    def test_bytes_after_the_client_flags(self) -> None:
+        rules = RuleBook()
+        rules.on(Moment.CLIENT_FLAGS, where={"flags": 3}).reply(raw(b"welcome"))
+        assert talk_with(rules).greeted().take() == b"welcome"
+
+    @pytest.mark.parametrize("structured", [False, True])
+    def test_replies_that_nobody_asked_for(self, structured: bool) -> None:
+        rules = RuleBook()
+        rules.on(Moment.TRANSMISSION).reply(simple(cookie=7), raw(b"!"), error(Errno.ESHUTDOWN))
+        talk = talk_with(rules).greeted()
+        if structured:
+            talk.option(Opt.STRUCTURED_REPLY)
+        talk.say(Option(option=Opt.GO, data=InfoRequest().encode()))
+        told = bytes(talk.received)
+        told = told[told.index(b"gD") :]  # the magic of a simple reply
+        first = SimpleReply(cookie=7).encode() + b"!"
+        assert told.startswith(first)
+        rest = told[len(first) :]
+        if structured:
+            assert StructuredReply.decode(rest).type == ReplyType.ERROR
+        else:
+            assert SimpleReply.decode(rest) == SimpleReply(error=Errno.ESHUTDOWN, cookie=0)
+
+
+class TestWhere:
+    def test_an_option_is_known_by_what_its_data_say(self) -> None:
+        rules = RuleBook()
+        rules.on(Opt.GO, where={"name": "b"}).reply(opt_error(Rep.ERR_POLICY))
+        rules.on(Opt.SET_META_CONTEXT, where={"queries": ("x:y",)}).reply(opt_error(Rep.ERR_POLICY))
+        rules.on(Opt.EXPORT_NAME, where={"name": "c"}).reply(raw(b"gone"), close())
+        talk = Talk(*map(Export, "abc"), rules=rules).greeted()
+        assert talk.option(Opt.GO, InfoRequest(name="b"))[-1].type == Rep.ERR_POLICY
+        assert talk.option(Opt.GO, b"nonsense")[-1].type == Rep.ERR_INVALID
+        talk.option(Opt.STRUCTURED_REPLY)
+        for query, told in (("x:z", Rep.ACK), ("x:y", Rep.ERR_POLICY)):
+            request = MetaContextRequest(name="a", queries=(query,))
+            assert talk.option(Opt.SET_META_CONTEXT, request)[-1].type == told
+        talk.say(Option(option=Opt.EXPORT_NAME, data=b"c"))
+        assert talk.take() == b"gone"
+
+    def test_a_request_is_known_by_its_export(self) -> None:
+        rules = RuleBook()
+        rules.on(Cmd.READ, where={"export": "b"}).reply(error(Errno.EIO))
+        for name, told in (("a", Errno.OK), ("b", Errno.EIO)):
+            talk = Talk(*map(Export, "ab"), rules=rules).greeted()
+            talk.go(name)
+            talk.request(Cmd.READ, 0, 4)
+            assert talk.simple()[0].error == told
+
+    def test_events_that_are_overlooked_are_counted_once(self) -> None:
+        rules = RuleBook()
+        second, fourth = rules.on(Cmd.READ, nth=2).pass_through(), rules.on(Cmd.READ, nth=4).pass_through()
+        assert [rules.overlooks(Cmd.READ, None, 1) for _ in range(3)] == [True, False, False]
+        assert rules.find(Cmd.READ, None, 1) is second
+        assert [rules.overlooks(Cmd.READ, None, 1) for _ in range(2)] == [True, False]
+        assert rules.find(Cmd.READ, None, 1) is fourth
+
+
 class TestJSON:
     def test_rules_go_to_json_and_back(self) -> None:
         rules = RuleBook()
@@ -492,6 +560,27 @@ class TestJSON:
         again.add_json(json.loads(json.dumps(rules.to_json())))
         assert list(map(repr, again.rules)) == list(map(repr, rules.rules))
 
+    def test_rules_for_messages_go_to_json_and_back(self) -> None:
+        rules = RuleBook()
+        rules.on_send(StructuredReply, where={"type": ReplyType.OFFSET_DATA}, nth=2).mangle(offset=7, keep=-1)
+        rules.on_send(OptionReply, where={"data": b"x"}).drop()
+        again = RuleBook()
+        again.add_json(json.loads(json.dumps(rules.to_json())))
+        assert [repr(rule) for rule in again.send_rules] == [
+            "on_send(StructuredReply, where={'type': 1}, nth=2).mangle(offset=7, keep=-1)",
+            "on_send(OptionReply, where={'data': b'x'}).drop()",
+        ]
+        assert again.to_json() == rules.to_json()
+
+    def test_a_rule_for_messages_that_does_nothing_cannot_be_saved(self) -> None:
+        rules = RuleBook()
+        rules.on_send(SimpleReply)
+        with pytest.raises(UsageError, match=r"on_send\(SimpleReply\) cannot be saved: it does nothing"):
+            rules.to_json()
+        rules.send_rules[0].rewrite(lambda reply: reply)
+        with pytest.raises(UsageError, match="it holds a function"):
+            rules.to_json()
+
     def test_functions_cannot_be_saved(self) -> None:
         rules = RuleBook()
         rules.on(Cmd.READ, where=lambda asked: True).reply(close())
@@ -499,11 +588,26 @@ class TestJSON:
             rules.to_json()
 
     @pytest.mark.parametrize(
-        "row", [{}, {"on": {"Cmd": 0, "Opt": 1}}, {"on": {"Dmc": 0}}, {"on": {"Cmd": 0}, "nth": "2"}]
+        "row",
+        [
+            {},
+            {"on": {"Cmd": 0, "Opt": 1}},
+            {"on": {"Dmc": 0}},
+            {"on": {"Cmd": 0}, "nth": "2"},
+            {"on": {"Cmd": 0}, "replies": []},
+            {"on": {"Cmd": 0}, "reply": [{"action": "ack"}]},
+            {"on_send": "Disk", "drop": True},
+            {"on_send": "SimpleReply"},
+            {"on_send": "SimpleReply", "mangle": {"action": "close"}},
+        ],
     )
     def test_what_is_no_rule_is_refused(self, row: dict[str, object]) -> None:
         with pytest.raises(UsageError, match="no rule"):
             RuleBook().add_json([row])
+
+    def test_one_row_is_no_list(self) -> None:
+        with pytest.raises(UsageError, match="a list of rows"):
+            RuleBook().add_json({"on": {"Cmd": 0}})  # type: ignore[arg-type] # it is wrong
 
 
 def test_a_rule_prints_as_the_code_that_makes_it() -> None:

@@ -3,32 +3,43 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
 
-from nbdtest.errors import Disconnected
+from nbdtest.errors import Disconnected, UsageError
 from nbdtest.fakeserver import (
     FakeServer,
     Peer,
+    Phase,
     VerificationFailed,
     ack,
     cut,
     data,
     drip,
     error,
+    greeting,
+    hold,
     hole,
     info_export,
     mangle,
     no_data,
+    pass_through,
+    raw,
+    release,
+    simple,
 )
+from nbdtest.fakeserver.script import ReceivedRequest
 from nbdtest.model import MemoryDisk
 from nbdtest.wire import (
     ClientFlags,
     Cmd,
     Errno,
+    HandshakeFlag,
     InfoRequest,
     NewstyleGreeting,
     Opt,
+    Option,
     OptionReply,
     Rep,
     Request,
@@ -145,6 +156,48 @@ def test_raw_bytes_and_messages() -> None:
         client.socket.close()
 
 
+def test_a_handshake_by_hand_and_understanding_from_then_on() -> None:
+    with server() as fake:
+
+        @fake.script
+        def greets_itself(peer: Peer) -> None:
+            peer.send(NewstyleGreeting(flags=HandshakeFlag.FIXED_NEWSTYLE))
+            peer.receive_message(ClientFlags)
+            peer.resume(Phase.HAGGLING)
+            assert peer.option().option.option == Opt.GO
+            peer.send(OptionReply(option=Opt.GO, type=Rep.ACK))
+            peer.resume(Phase.TRANSMISSION, structured=True, contexts={"base:allocation": 5})
+            request = peer.request()
+            assert (request.type, request.asked.contexts) == (Cmd.READ, {"base:allocation": 5})
+            peer.send(request.reply(simple()))
+            peer.serve()
+
+        client = connected(fake)
+        client.take(18)
+        client.say(ClientFlags(), Option(option=Opt.GO, data=InfoRequest().encode()))
+        assert OptionReply.decode(client.take(20)).type == Rep.ACK
+        client.request(Cmd.READ, 0, 4)
+        assert client.reply()[0].error == Errno.OK
+        client.leave()
+        assert all(record.time_s >= 0 for record in fake.journal.transcript())
+
+
+def test_only_what_a_client_says_can_be_resumed() -> None:
+    with server() as fake:
+        ended = threading.Event()
+
+        @fake.script
+        def tries(peer: Peer) -> None:
+            with pytest.raises(UsageError, match="resume.. takes Phase.GREETED, HAGGLING or TRANSMISSION"):
+                peer.resume(Phase.CLOSED)
+            ended.set()
+
+        client = connected(fake)
+        assert client.rest() == b""
+        assert ended.wait(10)
+        client.socket.close()
+
+
 def test_after_a_script_the_next_connection_is_served() -> None:
     with server() as fake:
         fake.script(lambda peer: peer.cut())
@@ -180,6 +233,120 @@ def test_actions_about_time_and_ends() -> None:
         client = connected(fake).open()
         client.request(Cmd.FLUSH)
         assert len(client.rest()) == 25
+        client.socket.close()
+
+
+def test_requests_may_be_answered_correctly() -> None:
+    with server() as fake:
+
+        @fake.script
+        def lies_about_the_second(peer: Peer) -> None:
+            peer.request().answer_correctly()
+            peer.send(peer.request().error(Errno.EIO))
+            peer.request().answer_correctly()
+            last = peer.request()
+            assert last.type == Cmd.DISC
+            last.answer_correctly()
+
+        client = connected(fake).open()
+        client.write(0, b"kept")
+        client.request(Cmd.READ, 0, 4)
+        assert client.reply()[0].error == Errno.EIO
+        assert client.read(0, 4) == b"kept"
+        client.leave()
+        assert fake.disk.read(0, 4) == b"kept"
+
+
+class TestReleases:
+    def test_what_a_script_releases_is_held_elsewhere(self) -> None:
+        with server() as fake:
+            fake.script(lambda peer: peer.send(release("gate")))
+            fake.on(Cmd.READ).reply(hold("gate"), pass_through())
+            script = connected(fake)
+            client = connected(fake).open()
+            client.request(Cmd.READ, 0, 4)
+            assert client.reply(4)[1] == CONTENT[:4]
+            client.leave()
+            script.socket.close()
+
+    def test_what_a_script_holds_is_released_elsewhere(self) -> None:
+        with server() as fake:
+            held = threading.Event()
+
+            @fake.script
+            def holds(peer: Peer) -> None:
+                peer.send(peer.request().reply(hold("gate"), data()))
+                held.set()
+                assert peer.request().type == Cmd.DISC
+
+            fake.on(Cmd.FLUSH).pass_through().then(release("gate"))
+            script = connected(fake).open()
+            script.request(Cmd.READ, 0, 4)
+            assert held.wait(10)
+            client = connected(fake).open()
+            client.request(Cmd.FLUSH)
+            assert client.reply()[0].error == Errno.OK
+            assert script.reply(4)[1] == CONTENT[:4]
+            client.leave()
+            script.leave()
+
+    def test_the_test_itself_releases(self) -> None:
+        with server() as fake:
+
+            @fake.script
+            def holds(peer: Peer) -> None:
+                peer.send(peer.request().reply(hold("gate"), data()))
+                assert peer.request().type == Cmd.DISC
+
+            fake.release("gate")
+            script = connected(fake).open()
+            script.request(Cmd.READ, 0, 4)
+            assert script.reply(4)[1] == CONTENT[:4]
+            script.leave()
+        fake.release("gate")  # nobody is left to hear of it
+
+
+def test_raw_bytes_and_greetings_are_sent_by_themselves() -> None:
+    with server() as fake:
+
+        @fake.script
+        def greets_oddly(peer: Peer) -> None:
+            peer.send(raw(b"220 "), greeting(), bytearray(b"!"), mangle(raw(b"abc"), keep=1))
+
+        client = connected(fake)
+        greeted = NewstyleGreeting(flags=HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES).encode()
+        assert client.rest() == b"220 " + greeted + b"!a"
+        client.socket.close()
+
+
+@pytest.mark.parametrize(
+    ("send", "told"),
+    [
+        (lambda peer, asked: peer.send(data()), "no part of what is sent by itself"),
+        (
+            lambda peer, asked: peer.send("text"),
+            "send.. takes prepared replies, .*, not .text.",
+        ),
+        (lambda peer, asked: asked.reply(ack()), "no part of a reply to CMD_READ"),
+        (lambda peer, asked: asked.chunks(info_export()), "no part of a reply to CMD_READ"),
+        (lambda peer, asked: asked.reply(pass_through()), "a script calls answer_correctly"),
+        (lambda peer, asked: asked.error("EIO"), "errno takes Errno, not 'EIO'"),
+    ],
+)
+def test_what_cannot_be_sent_is_refused(send: Callable[[Peer, ReceivedRequest], object], told: str) -> None:
+    with server() as fake:
+        ended = threading.Event()
+
+        @fake.script
+        def tries(peer: Peer) -> None:
+            with pytest.raises(UsageError, match=told):
+                send(peer, peer.request())
+            ended.set()
+
+        client = connected(fake).open()
+        client.request(Cmd.READ, 0, 4)
+        assert client.rest() == b""
+        assert ended.wait(10)
         client.socket.close()
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import unittest
+from typing import Any
 
 import pytest
 
@@ -192,6 +193,19 @@ class TestVerification:
         assert "this rule never acted: on(Cmd.READ, nth=3).reply(error(Errno.EIO))" in text
         assert "still expected: on(Cmd.READ, nth=3)" in text
         assert "Request flags=0 type=CMD_DISC" in text
+
+    def test_what_was_received_before_an_exception_is_in_the_journal(self) -> None:
+        server = FakeServer(size=512)
+        server.on(Cmd.READ, where=lambda asked: bool(asked.ofset)).reply(no_data())
+        client = connected(server).open()
+        client.request(Cmd.READ, 0, 4)
+        assert client.rest() == b""
+        client.socket.close()
+        server.stop()
+        (seen, told) = [line for line in server.story().splitlines() if "CMD_READ cookie" in line or "EXCEPT" in line]
+        assert "CMD_READ" in seen
+        assert "no attribute 'ofset'" in told
+        assert "Traceback" in server.report()
 
     def test_a_violation_of_the_client(self) -> None:
         server = FakeServer(size=512)
@@ -397,6 +411,35 @@ class TestFastLane:
             assert client.read(0, 4) == CONTENT[:4]
             client.request(Cmd.READ, 0, 4)
             assert client.reply()[0].error == Errno.EIO
+            client.leave()
+
+    @pytest.mark.parametrize("where", [None, {"offset": 256}, lambda asked: asked.export == "" and asked.offset == 256])
+    def test_rules_for_reads_do_not_end_it(self, where: Any) -> None:
+        with self.server() as server:
+            late = server.on(Cmd.READ, where=where, nth=100).reply(error(Errno.EIO))
+            client = connected(server).open()
+            told = []
+            for _ in range(120):
+                client.request(Cmd.READ, 256, 4)
+                reply, _ = client.reply()
+                told.append(reply.error)
+                if reply.error == Errno.OK:
+                    assert client.take(4) == CONTENT[256:260]
+            assert "nbdtest-fakeserver-lane" in threads()
+            assert [at for at, error in enumerate(told, 1) if error] == [100]
+            assert late.fired == 1
+            client.leave()
+
+    def test_rules_for_writes_leave_the_reads_to_it(self) -> None:
+        with self.server() as server:
+            server.on(Cmd.WRITE, where=lambda asked: bytes(asked.payload) == b"bad", nth=2).reply(error(Errno.EIO))
+            client = self.busy(server)
+            client.write(0, b"bad")
+            client.request(Cmd.WRITE, 0, 3, payload=b"bad")
+            assert client.reply()[0].error == Errno.EIO
+            client.write(0, b"bad")
+            assert client.read(0, 3) == b"bad"
+            assert "nbdtest-fakeserver-lane" in threads()
             client.leave()
 
     def test_the_journal_knows_of_it(self) -> None:
