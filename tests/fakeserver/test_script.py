@@ -188,7 +188,7 @@ def test_only_what_a_client_says_can_be_resumed() -> None:
 
         @fake.script
         def tries(peer: Peer) -> None:
-            with pytest.raises(UsageError, match="resume.. takes Phase.GREETED, HAGGLING or TRANSMISSION"):
+            with pytest.raises(UsageError, match=r"takes Phase\.GREETED, HAGGLING or TRANSMISSION"):
                 peer.resume(Phase.CLOSED)
             ended.set()
 
