@@ -56,6 +56,8 @@ class Ground:
     contexts: bool = False
     by_export_name: bool = False
     writable: bool = False
+    tls: bool = False
+    """Whether TLS may begin in the middle of a handshake; where it has to begin, every session begins it."""
 
     @property
     def windows(self) -> tuple[tuple[int, int], ...]:
@@ -162,5 +164,6 @@ def survey(target: ServerTarget) -> Ground:
         modes=tuple(Mode(mode) for mode in target.modes),
         contexts="base:allocation" in facts.contexts,
         by_export_name=Capability.FIXED_NEWSTYLE in facts.capabilities,
+        tls={Capability.SELECTIVE_TLS, Capability.TLS_LAYER} <= facts.capabilities,
         writable=target.source.writable and Capability.READ_ONLY not in facts.capabilities,
     )

@@ -31,6 +31,7 @@ from nbdtest.fuzz.shadow import Shadow
 from nbdtest.fuzz.waves import waves
 from nbdtest.net.clock import Deadline
 from nbdtest.net.stream import SocketStream, Stream
+from nbdtest.net.tls import TLSStream
 from nbdtest.wire import (
     ClientFlag,
     Cmd,
@@ -230,6 +231,12 @@ class Player:
                 nego = self._greeted(peer, flags)
             selected_for = target.export
             for option in opening.options:
+                if option.option == Opt.STARTTLS and not isinstance(nego.peer.stream, TLSStream):
+                    if not self.ground.tls:
+                        raise NotApplicable(Capability.SELECTIVE_TLS.value)
+                    target.peer.protect(nego)
+                    selected_for = target.export
+                    continue
                 answer = nego.option(option.option, option.data)
                 self.coverage.replied(answer)
                 if (problem := self._etiquette.judge(answer)) is not None:

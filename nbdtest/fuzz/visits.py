@@ -67,6 +67,11 @@ def _talk(source: random.Random, ground: Ground, names: Sequence[str]) -> Script
     if source.randrange(8) == 0:
         options += [Option(option=Opt(0x7FFF_0000 + number)) for number in range(_IN_A_ROW)]
     options += [_option(source, names) for _ in range(source.choice((1, 2, 3, 6)))]
+    if ground.tls and source.randrange(2):
+        # What was agreed on in clear has to be forgotten, and may be agreed on anew.
+        again = [Option(option=Opt.STRUCTURED_REPLY)] * source.randrange(2)
+        at = source.randrange(len(options) + 1)
+        options[at:at] = [Option(option=Opt.STARTTLS), *again]
     opening = Opening(
         by_export_name=by_name,
         padded=by_name and bool(source.randrange(2)),

@@ -83,6 +83,8 @@ BUGS = {
     "data.private-caches": (Kind.WRONG_DATA, 3),
     "command.unknown-succeeds": (Kind.WRONG_REPLY, 1),
     "command.flush-fails": (Kind.WRONG_REPLY, 1),
+    "tls.state-kept": (Kind.OUT_OF_STEP, 4),
+    "starttls.first-option-only": (Kind.WRONG_REPLY, 3),
 }
 """Mutants, what is found of them, and how many messages are enough to show it."""
 
@@ -165,6 +167,17 @@ def test_a_known_deviation_is_no_finding_and_not_waited_for(check: str) -> None:
         campaign = Campaign(player, seed=1, foreseen=lambda problem: is_foreseen(problem, target, known))
         assert campaign.play(LEAVES_BY_DISC) is None
     assert campaign.progress.findings == []
+
+
+def test_a_session_that_begins_tls_is_not_played_where_there_is_none() -> None:
+    script = Script(openings=(Opening(options=(Option(option=Opt.STARTTLS),)),), steps=(Send(),))
+    with player_on("builtin") as player:
+        assert not player.ground.tls
+        assert player.play(script) is None
+    with player_on("builtin:tls.state-kept") as player:
+        assert player.ground.tls
+        assert player.play(script, record=True) is None
+        assert "TLS handshake" in player.transcript.format()
 
 
 def test_what_another_option_may_have_undone_is_not_judged() -> None:
