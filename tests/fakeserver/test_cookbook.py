@@ -25,6 +25,8 @@ RECIPES = [
     "own_disk",
     "backup",
     "old_servers",
+    "lies_about_tls",
+    "bad_certificates",
     "strict_about_clients",
     "saved",
     "real_client",

@@ -140,7 +140,8 @@ class TestPointer:
         lie = property(lambda _self: ssl.OP_NO_TICKET, lambda _self, _options: None)
         monkeypatch.setattr(ssl.SSLContext, "options", lie)
         with pytest.raises(
-            PSKUnavailable, match=r"TLS-PSK needs Python 3\.13 or later \(on 3\.1[12]\.\d+: .*other options"
+            PSKUnavailable,
+            match=r"TLS-PSK needs Python 3\.13 or later, or use certificates \(on CPython 3\.1[12].*other options",
         ):
             client_context(ALICE)
 
@@ -188,7 +189,9 @@ class TestWithoutPSK:
 
     def test_support_says_why(self) -> None:
         assert not psk_support()
-        assert ("pypy is not CPython" if OLD else "built without PSK") in psk_support().reason
+        assert ("pypy is not CPython" if OLD else "built without it") in psk_support().reason
+        assert "TLS-PSK" in psk_support().reason
+        assert "certificates" in psk_support().reason  # what to do
 
     def test_both_sides_refuse(self) -> None:
         with pytest.raises(PSKUnavailable):

@@ -13,6 +13,12 @@ from nbdtest.net.tls.psk_compat import ClientCallback, Interpreter, LayoutUnknow
 __all__ = ["PSKSupport", "PSKUnavailable", "psk_support", "set_client_callback", "set_server_callback"]
 
 
+_WITHOUT = (
+    "TLS-PSK is not available: this Python's ssl module was built without it; use a Python with an OpenSSL that has "
+    "PSK, or certificates"
+)
+
+
 class PSKUnavailable(UsageError):
     """This Python cannot do TLS-PSK; the message says why and what to do. X.509 works everywhere."""
 
@@ -36,7 +42,7 @@ def psk_support() -> PSKSupport:
     if hasattr(ssl.SSLContext, "set_psk_client_callback"):
         if getattr(ssl, "HAS_PSK", False):
             return PSKSupport("native")
-        return PSKSupport("", "this Python's ssl module was built without PSK")
+        return PSKSupport("", _WITHOUT)
     try:
         _compat()
     except PSKUnavailable as error:
@@ -78,7 +84,7 @@ def set_server_callback(context: ssl.SSLContext, callback: ServerCallback) -> No
 
 def _require_native() -> None:
     if not (found := psk_support()):
-        raise PSKUnavailable(f"TLS-PSK is not available: {found.reason}")
+        raise PSKUnavailable(found.reason)
 
 
 def _compat() -> Libssl:
@@ -94,4 +100,5 @@ def _load(seen: Interpreter) -> Libssl:
 
 
 def _unavailable(reason: str) -> PSKUnavailable:
-    return PSKUnavailable(f"TLS-PSK needs Python 3.13 or later (on {platform.python_version()}: {reason})")
+    here = f"{platform.python_implementation()} {platform.python_version()}"
+    return PSKUnavailable(f"TLS-PSK needs Python 3.13 or later, or use certificates (on {here}: {reason})")
