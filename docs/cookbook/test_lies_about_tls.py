@@ -1,7 +1,7 @@
 """A server that lies about TLS
 
-Whoever stands between client and server attacks at STARTTLS: he refuses it, so that the client goes on in clear, or puts
-an answer in clear behind the ACK, in the same segment, to be taken for one that came encrypted. Rules do that, and
+Whoever stands between client and server attacks at STARTTLS: he refuses it, so that the client goes on in clear, or
+puts an answer in clear behind the ACK, in the same segment, to be taken for one that came encrypted. Rules do that, and
 `TLSQuirks` what lies below NBD. A client that was told to use TLS has to fail each time.
 """
 
@@ -26,11 +26,11 @@ LIES: dict[str, Callable[[FakeServer], object]] = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
-def test_a_client_is_not_fooled(lie: str, nbd_psk: PSKMaterial) -> None:
+@pytest.mark.parametrize("tell", LIES.values(), ids=LIES)
+def test_a_client_is_not_fooled(tell: Callable[[FakeServer], object], nbd_psk: PSKMaterial) -> None:
     tls = server_context(nbd_psk.server())
     with FakeServer(size=4096, tls=tls, tls_mode=TLSMode.SELECTIVE) as server, NBD() as client:
-        LIES[lie](server)
+        tell(server)
         client.set_tls(TLS_REQUIRE)
         client.set_tls_psk_file(nbd_psk.file)
         client.set_tls_username(nbd_psk.identity)
