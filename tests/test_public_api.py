@@ -35,7 +35,7 @@ PUBLIC = {
     "nbdtest.fuzz.strategies": """
         Command Fault Misbehaviour Reply actions any_message block_sizes commands error_replies exports
         faulty_read_replies interleaved legal_commands legal_dialogues message_classes messages misbehaviours
-        numbers option_dialogues options pattern read_replies scripts sessions
+        numbers option_dialogues options pattern read_replies scripts sessions status_replies
     """,
     "nbdtest.model": """
         CustomDisk DATA Disk DiskError HOLE IntervalMap MemoryDisk Objection Run Situation Verdict ZERO judge objection

@@ -15,6 +15,7 @@ from nbdtest.fakeserver.rules import RuleBook
 from nbdtest.fuzz import strategies
 from nbdtest.fuzz.strategies import Command, Fault, Misbehaviour, Reply
 from nbdtest.wire import (
+    BlockStatus,
     Cmd,
     CmdFlag,
     Extent,
@@ -185,6 +186,24 @@ def test_an_error_reply_is_legal_and_says_an_error(data: st.DataObject, offset: 
     for chunk in reply:
         decode_chunk_payload(chunk.type, chunk.payload)
     assert dones(reply) == [False] * (len(reply) - 1) + [True]
+
+
+@given(st.data(), st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True), st.integers(1, 100), st.booleans())
+@quick
+def test_a_status_reply_describes_every_context_once(
+    data: st.DataObject, contexts: list[int], length: int, one: bool
+) -> None:
+    reply = data.draw(strategies.status_replies(contexts, length, 3, beyond=20, one=one))
+    assert dones(reply) == [False] * (len(reply) - 1) + [True]
+    described = [decode_chunk_payload(chunk.type, chunk.payload) for chunk in reply if chunk.payload]
+    statuses = [each for each in described if isinstance(each, BlockStatus)]
+    assert sorted(each.context_id for each in statuses) == sorted(contexts)
+    for each in statuses:
+        lengths = [extent.length for extent in each.extents]
+        assert all(lengths)
+        assert sum(lengths[:-1]) < length
+        assert sum(lengths) <= (length if one else length + 20)
+        assert len(lengths) == 1 or not one
 
 
 @given(st.data())

@@ -12,9 +12,26 @@ from nbdtest.client import states
 from nbdtest.client.constants import READ_DATA, READ_HOLE
 from nbdtest.fakeserver.export import Export
 from nbdtest.fuzz.strategies import Command as Asked
-from nbdtest.fuzz.strategies import Fault, Reply, error_replies, faulty_read_replies, interleaved, read_replies
+from nbdtest.fuzz.strategies import (
+    Fault,
+    Reply,
+    error_replies,
+    faulty_read_replies,
+    interleaved,
+    read_replies,
+    status_replies,
+)
 from nbdtest.model import MemoryDisk
-from nbdtest.wire import Cmd, OffsetData, OffsetHole, ReplyFlag, ReplyType, StructuredReply
+from nbdtest.wire import (
+    BlockStatus,
+    Cmd,
+    OffsetData,
+    OffsetHole,
+    ReplyFlag,
+    ReplyType,
+    StructuredReply,
+    decode_chunk_payload,
+)
 from tests.pairs.link import Link, paces
 from tests.pairs.test_sessions import Watched
 
@@ -95,6 +112,23 @@ def test_an_error_reply_fails_its_command_alone(data: st.DataObject, pace: list[
     assert first.ends[0] not in (0, errno.EPROTO)
     assert second.ends == [0]
     assert second.data == b"x" * length
+
+
+@given(data=st.data(), pace=paces(), length=st.integers(1, 4096))
+def test_legal_status_replies_are_told_as_they_come(data: st.DataObject, pace: list[int], length: int) -> None:
+    export = Export(disk=MemoryDisk(SIZE))
+    link = Link(export, pace=pace, request_extended_headers=False, meta_contexts=["base:allocation"]).connect()
+    ((context, _),) = link.client.contexts
+    status = Watched(Asked(type=Cmd.BLOCK_STATUS, offset=0, length=length))
+    read = Watched(Asked(type=Cmd.READ, offset=8192, length=9))
+    cookies = asks(link, status, read)
+    told = data.draw(status_replies([context], length, cookies[0], beyond=SIZE - length))
+    link.feed(encoded(data.draw(interleaved(told, data.draw(read_replies(b"something", 8192, cookies[1]))))))
+    assert link.client.state is states.READY
+    assert (status.ends, read.ends, read.data) == ([0], [0], b"something")
+    (described,) = [decode_chunk_payload(each.type, each.payload) for each in told if each.payload]
+    assert isinstance(described, BlockStatus)
+    assert status.extents == [number for extent in described.extents for number in (extent.length, extent.status)]
 
 
 @given(data=st.data(), pace=paces(), content=contents)

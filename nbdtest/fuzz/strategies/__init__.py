@@ -2,8 +2,8 @@
 
 Single messages come from the layouts (`messages`, `any_message`); the rest knows what makes sense together:
 `legal_commands` and `commands` for an export, `legal_dialogues` and `option_dialogues` for a handshake, `read_replies`
-and `faulty_read_replies` for the answer to a READ, `exports`, `misbehaviours` and `scripts` for the fake server, and
-`sessions` for what the fuzzer plays.
+and `faulty_read_replies` for the answer to a READ, `status_replies` for that to a BLOCK_STATUS, `exports`,
+`misbehaviours` and `scripts` for the fake server, and `sessions` for what the fuzzer plays.
 
     from hypothesis import given
     from nbdtest.fuzz.strategies import messages
@@ -25,6 +25,7 @@ from nbdtest.fuzz.strategies.replies import (
     faulty_read_replies,
     interleaved,
     read_replies,
+    status_replies,
 )
 from nbdtest.fuzz.strategies.sessions import sessions
 
@@ -53,4 +54,5 @@ __all__ = [
     "read_replies",
     "scripts",
     "sessions",
+    "status_replies",
 ]

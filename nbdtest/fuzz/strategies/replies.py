@@ -1,25 +1,39 @@
-"""Strategies for structured replies: every legal way to answer a READ, and illegal ones sorted by what is wrong."""
+"""Strategies for structured replies: every legal way to answer a READ or a BLOCK_STATUS, and illegal answers to a READ
+sorted by what is wrong."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from hypothesis import strategies as st
 
+from nbdtest.fuzz.strategies.codec import numbers
 from nbdtest.wire import (
+    BlockStatus,
     Errno,
     ErrorChunk,
     ErrorOffset,
+    Extent,
     OffsetData,
     OffsetHole,
     ReplyFlag,
     ReplyType,
+    State,
     StructuredReply,
 )
 
-__all__ = ["Fault", "Reply", "error_replies", "faulty_read_replies", "interleaved", "read_replies"]
+__all__ = [
+    "Fault",
+    "Reply",
+    "error_replies",
+    "faulty_read_replies",
+    "interleaved",
+    "read_replies",
+    "status_replies",
+]
 
 Reply = tuple[StructuredReply, ...]
 """All chunks with which one request is answered, in their order."""
@@ -72,6 +86,37 @@ def read_replies(
                 else _chunk(cookie, ReplyType.OFFSET_DATA, OffsetData(offset=offset + start, data=part).encode())
             )
         return _ended(draw, draw(st.permutations(chunks)), cookie)
+
+    return reply()
+
+
+def status_replies(
+    contexts: Sequence[int], length: int, cookie: int, *, beyond: int = 0, one: bool = False
+) -> st.SearchStrategy[Reply]:
+    """Generate the legal replies to a BLOCK_STATUS of `length` bytes, at least one, in the contexts with these ids.
+
+    Each context is described once, in any order, by extents from the beginning of the range, which may end before it
+    does. The last one may go on for up to `beyond` bytes behind the range. With `one` (CMD_FLAG_REQ_ONE was sent) there is
+    a single extent in each, within the range.
+    """
+
+    @st.composite
+    def described(draw: st.DrawFn, context: int) -> StructuredReply:
+        if one:
+            lengths = [draw(st.integers(1, length))]
+        else:
+            most = min(5, length) - 1
+            cuts = sorted(draw(st.sets(st.integers(1, length - 1), max_size=most))) if most else []
+            end = draw(st.integers((cuts[-1] if cuts else 0) + 1, length + beyond))
+            edges = [0, *cuts, end]
+            lengths = [last - first for first, last in itertools.pairwise(edges)]
+        extents = tuple(Extent(each, draw(numbers(4, State))) for each in lengths)
+        payload = BlockStatus(context_id=context, extents=extents).encode()
+        return _chunk(cookie, ReplyType.BLOCK_STATUS, payload)
+
+    @st.composite
+    def reply(draw: st.DrawFn) -> Reply:
+        return _ended(draw, [draw(described(context)) for context in draw(st.permutations(list(contexts)))], cookie)
 
     return reply()
 
