@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from nbdtest.conformance.target import ServerTarget
+from nbdtest.errors import UsageError
 from nbdtest.fixtures.client_command import CommandSource, parse_clients
 from nbdtest.fixtures.parsing import parse_server
 from nbdtest.fixtures.sources import open_source
@@ -43,6 +44,9 @@ def run(arguments: argparse.Namespace) -> int:
     """
     folders = [Path(folder) for folder in arguments.folder]
     findings = [load_client(folder) if concerns_client(read(folder)) else load(folder) for folder in folders]
+    for given, kind, what in ((arguments.server, ClientFinding, "a client"), (arguments.client, Finding, "a server")):
+        if given and (wrong := [each.name for each in findings if isinstance(each, kind)]):
+            raise UsageError(f"{wrong[0]} is a finding about {what}, and cannot be played on {given}")
     found = 0
     for finding in findings:
         found |= _play(finding, arguments) if isinstance(finding, Finding) else _run(finding, arguments)

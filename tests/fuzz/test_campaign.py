@@ -246,6 +246,8 @@ def test_the_command_line_finds_keeps_and_replays(tmp_path: Path, capsys: pytest
     assert "it succeeds although the command is unknown" in capsys.readouterr().out
     assert main(["replay", str(folder), "--server", "builtin"]) == 0
     assert "all is well" in capsys.readouterr().out
+    assert main(["replay", str(folder), "--client", "x {uri}"]) == 2
+    assert "is a finding about a server, and cannot be played on x {uri}" in capsys.readouterr().err
 
 
 def test_the_test_of_a_finding_fails_on_the_server_it_was_found_on_and_passes_on_another(

@@ -179,6 +179,8 @@ def test_what_is_found_is_kept_and_replayed(tmp_path: Path, capsys: pytest.Captu
     assert "death: the client dies" in shown
     assert "NewstyleGreeting" in shown
     assert main(["replay", str(folder), "--client", commands["good"]]) == 0
+    assert main(["replay", str(folder), "--server", "builtin"]) == 2
+    assert "is a finding about a client" in capsys.readouterr().err
     (test,) = folder.glob("test_*.py")
     namespace: dict[str, Any] = {}
     exec(compile(test.read_text(), test.name, "exec"), namespace)

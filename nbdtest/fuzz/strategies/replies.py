@@ -96,8 +96,8 @@ def status_replies(
     """Generate the legal replies to a BLOCK_STATUS of `length` bytes, at least one, in the contexts with these ids.
 
     Each context is described once, in any order, by extents from the beginning of the range, which may end before it
-    does. The last one may go on for up to `beyond` bytes behind the range. With `one` (CMD_FLAG_REQ_ONE was sent) there is
-    a single extent in each, within the range.
+    does. The last one may go on for up to `beyond` bytes behind the range. With `one` (CMD_FLAG_REQ_ONE was sent) there
+    is a single extent in each, within the range.
     """
 
     @st.composite
