@@ -55,7 +55,9 @@ class Console:
             return
         from rich.table import Table
 
-        table = Table(*columns, box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False)
+        for column in columns:
+            table.add_column(column, overflow="fold")  # ids are told whole
         for row in rows:
             table.add_row(*row)
         self._rich.print(table)

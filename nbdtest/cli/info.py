@@ -38,8 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(found, indent=1))
         return 0
     for key, value in found.items():
-        shown = ", ".join(map(str, value)) if isinstance(value, list) else "unknown" if value is None else str(value)
-        print(f"{key.replace('_', ' ')}: {printable(shown)}")
+        shown = ["unknown"] if value is None else map(str, value) if isinstance(value, list) else [str(value)]
+        print(f"{key.replace('_', ' ')}: {', '.join(printable(word) or chr(34) * 2 for word in shown) or 'none'}")
     return 0
 
 

@@ -1,6 +1,8 @@
 """The command as a whole: its subcommands, their help, and what each prints."""
 
+import contextlib
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -89,6 +91,23 @@ def test_lists(what: str, keys: set[str], capsys: pytest.CaptureFixture[str]) ->
     assert all("\t" in line for line in lines)
 
 
+def test_lists_on_a_narrow_terminal_tell_ids_whole() -> None:
+    """Where a column is too narrow for one, it goes on in the next line."""
+    controller, terminal = os.openpty()
+    command = [sys.executable, "-m", "nbdtest", "list", "mutants"]
+    with subprocess.Popen(command, stdout=terminal, env={**os.environ, "COLUMNS": "80", "TERM": "dumb"}) as process:
+        os.close(terminal)
+        told = b""
+        with contextlib.suppress(OSError):  # EIO: nobody holds the terminal any more
+            while part := os.read(controller, 1 << 16):
+                told += part
+    os.close(controller)
+    assert process.returncode == 0
+    assert len(told.splitlines()) > 500
+    assert "…".encode() not in told
+    assert max(map(len, told.decode().splitlines())) <= 80
+
+
 def test_requirement_names_the_checks_that_prove_it(capsys: pytest.CaptureFixture[str]) -> None:
     rows = {row["id"]: row for row in json.loads(printed(capsys, "list", "requirements", "--json"))}
     assert "greeting.nbd-magic" in rows["HS-007"]["checks"]
@@ -100,7 +119,8 @@ def test_info_says_what_a_server_offers(capsys: pytest.CaptureFixture[str]) -> N
     assert found["handshake"] == "newstyle"
     assert found["exports"] == ["", "second"]
     assert "base:allocation" in found["contexts"]
-    assert f"size: {64 << 20}" in printed(capsys, "info", "builtin")
+    lines = printed(capsys, "info", "builtin").splitlines()
+    assert {f"size: {64 << 20}", 'export: ""', 'exports: "", second'} <= set(lines)
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e9"])
