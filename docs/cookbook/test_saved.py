@@ -1,7 +1,8 @@
 """Misbehaviour from a file
 
 Rules and actions are values. They print as the code that makes them, and go to JSON and back, so that a finding can be
-kept beside the test that it became.
+kept beside the test that it became. `nbdtest serve --rules FILE` misbehaves by such a file without any Python, also by
+the `finding.json` of `nbdtest fuzz --client`.
 """
 
 import json

@@ -1,7 +1,9 @@
 """A whole connection by hand
 
 A script gets the server's end of a connection: `negotiate()` and `requests(n)` understand what the client says, `send`
-takes replies to those requests, messages, bytes and actions. What is not said is not sent.
+takes replies to those requests, messages, bytes and actions. What is not said is not sent. `answer_correctly()` of a
+request or an option does what the correct server would, `serve()` does so until the end, and `resume(phase)` goes on
+with understanding after a handshake that the script has spoken raw.
 """
 
 import pytest

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 from nbdtest.errors import NBDTestError, TransportError, UsageError
 from nbdtest.fakeserver.contexts import Allocation, Context, DirtyBitmap
@@ -36,6 +39,7 @@ EPILOG = """More examples:
   nbdtest serve --tcp 0 --export a=1M --export b=disk.img
   nbdtest serve --vsock 10809     nbd+vsock://1 here, nbd+vsock://2 in a guest
   nbdtest serve --unix /tmp/nbd.sock --mutant chunk.done-forgotten
+  nbdtest serve --unix /tmp/nbd.sock --rules finding.json
 Started by systemd socket activation, it serves the sockets that it inherits."""
 
 GRACE_S = 3.0
@@ -92,6 +96,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--tls-certificates", metavar="DIR", help="ca-cert.pem, server-cert.pem, server-key.pem")
     how.add_argument("--tls-psk", metavar="FILE", help="identity:hexkey lines")
     how.add_argument("--mutant", metavar="NAME", help="one deliberate bug; `nbdtest list mutants` shows all")
+    how.add_argument(
+        "--rules", metavar="FILE", help="misbehave by the rules in a JSON file (RuleBook.to_json)"
+    )
     how.add_argument("--log", action="store_true", help="tell on stderr what is received and sent")
 
 
@@ -179,7 +186,23 @@ def _server(arguments: argparse.Namespace, journal: Journal) -> FakeServer:
         if arguments.mutant not in MUTANTS:
             raise UsageError(f"there is no mutant {arguments.mutant!r}; `nbdtest list mutants` shows all")
         MUTANTS[arguments.mutant].apply(server)
+    if arguments.rules is not None:
+        server.rules.add_json(_rows(arguments.rules))
     return server
+
+
+def _rows(path: str) -> Any:
+    """The rules in a file: a list, or the finding of a fuzzer that holds one."""
+    try:
+        found = json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is no JSON: {error}") from error
+    rows = found.get("rules") if isinstance(found, dict) else found
+    if not isinstance(rows, list):
+        raise UsageError(f"{path} holds no list of rules")
+    return rows
 
 
 def _exports(arguments: argparse.Namespace) -> list[Export]:
@@ -198,6 +221,9 @@ def _exports(arguments: argparse.Namespace) -> list[Export]:
             offers.append((name, parse_size(backing)))
         except argparse.ArgumentTypeError:
             offers.append((name, backing))
+    names = [name for name, _ in offers]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise UsageError(f"there are two exports named {min(twice)!r}")
     return [_export(name, backing, arguments) for name, backing in offers]
 
 

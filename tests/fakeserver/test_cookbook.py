@@ -6,11 +6,16 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from nbdtest import fakeserver
+from nbdtest.fakeserver.actions import ACTIONS, Action
+from nbdtest.fakeserver.fitting import CHUNKS, GREETINGS, OPTION_REPLIES
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 PAGE = DOCS / "cookbook.md"
@@ -41,6 +46,24 @@ that never acted, exceptions in scripts, and violations of the protocol by the c
 """
 
 
+REFERENCE = "All words"
+RULES = """`server.on(trigger, nth=, times=, where=, connection=, per_connection=)` begins a rule for a command
+(`Cmd.READ`), an option (`Opt.GO`) or a moment (`Moment.CONNECT`, `GREETING`, `CLIENT_FLAGS`,
+`TRANSMISSION`). `nth` counts from 1, `times` limits how often it acts, `where` is a function of what was
+received or values of its attributes: `type`, `cookie`, `offset`, `length`, `flags`, `payload`,
+`contexts`, `export` of a request, `name`, `infos`, `queries` of what an option says. `.reply(*actions)`
+answers instead of the correct server, `.pass_through()` lets it answer, `.rewrite(function)` changes its
+actions, `.then(*actions)` is what follows. `server.on_send(SimpleReply).mangle(cookie=1)`, `.drop()` and
+`.rewrite(function)` change messages of a class on their way out, whoever made them.
+"""
+ANYWHERE = "anywhere"
+PLACES: dict[str, tuple[type[Action], ...]] = {
+    "answers to commands": CHUNKS,
+    "answers to options": OPTION_REPLIES,
+    "greetings": GREETINGS,
+}
+
+
 def rendered() -> str:
     """The page, made of the recipes."""
     contents, sections = [], []
@@ -49,7 +72,26 @@ def rendered() -> str:
         title, text = (ast.get_docstring(ast.parse(source)) or "").split("\n\n", 1)
         contents.append(f"- [{title}](#{anchor(title)})")
         sections.append(f"## {title}\n\n{text}\n\n```python\n{after_docstring(source).strip()}\n```\n")
-    return INTRODUCTION + "\n".join(contents) + "\n\n" + "\n".join(sections)
+    contents.append(f"- [{REFERENCE}](#{anchor(REFERENCE)})")
+    return INTRODUCTION + "\n".join(contents) + "\n\n" + "\n".join(sections) + reference()
+
+
+def reference() -> str:
+    """Every action with the first line of what it says of itself."""
+    rows: dict[str, list[str]] = {title: [] for title in (*PLACES, ANYWHERE)}
+    for name, kind in ACTIONS.items():
+        title = next((title for title, kinds in PLACES.items() if kind in kinds), ANYWHERE)
+        maker = getattr(fakeserver, name)
+        fields = [_shown(each) for each in inspect.signature(maker).parameters.values()]
+        about = " ".join((inspect.getdoc(maker) or "").partition("\n\n")[0].split())
+        rows[title].append(f"| `{name}({', '.join(fields)})` | {about} |")
+    tables = "\n\n".join(f"| {title} | |\n|---|---|\n" + "\n".join(lines) for title, lines in rows.items())
+    return f"\n## {REFERENCE}\n\n{RULES}\n{tables}\n"
+
+
+def _shown(parameter: inspect.Parameter) -> str:
+    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+    return f"{stars}{parameter.name}{'=' if parameter.kind is inspect.Parameter.KEYWORD_ONLY else ''}"
 
 
 def after_docstring(source: str) -> str:

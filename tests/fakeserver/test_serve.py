@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from nbdtest.fakeserver import BlockSizes
+from nbdtest.fakeserver import BlockSizes, RuleBook, error
 from nbdtest.fakeserver.serve import add_arguments, parse_block_sizes, parse_size
 from nbdtest.wire import Cmd, Errno, OldstyleGreeting, Opt, Rep, Request
 from tests.fakeserver.wire_client import WireClient
@@ -190,6 +191,43 @@ def test_a_mutant() -> None:
         client.socket.close()
 
 
+def test_rules_from_a_file(tmp_path: Path) -> None:
+    book = RuleBook()
+    book.on(Cmd.READ, nth=2).reply(error(Errno.EIO))
+    file = tmp_path / "rules.json"
+    for saved in (book.to_json(), {"rules": book.to_json()}):
+        file.write_text(json.dumps(saved))
+        with serving("--tcp", "0", "--rules", str(file)) as process:
+            client = tcp(process).open()
+            told = []
+            for _ in range(3):
+                client.request(Cmd.READ, 0, 1)
+                told.append(client.reply()[0].error)
+                if not told[-1]:
+                    client.take(1)
+            assert told == [Errno.OK, Errno.EIO, Errno.OK]
+            client.leave()
+
+
+@pytest.mark.parametrize(
+    ("saved", "text"),
+    [
+        ("[", "is no JSON"),
+        ("{}", "holds no list of rules"),
+        ('[{"on": {"Cmd": 0}, "x": 1}]', "it says x"),
+        (None, "read"),
+    ],
+)
+def test_what_are_no_rules_is_explained(saved: str | None, text: str, tmp_path: Path) -> None:
+    file = tmp_path / "rules.json"
+    if saved is not None:
+        file.write_text(saved)
+    arguments = [*SERVE, "--tcp", "0", "--rules", str(file)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert text in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -199,6 +237,7 @@ def test_a_mutant() -> None:
         (["--tcp", "0", "--file", "/nowhere"], "cannot open /nowhere"),
         (["--tcp", "0", "--file", "x", "--size", "1"], "leave --size out"),
         (["--tcp", "0", "--export", "x"], "NAME=SIZE or NAME=FILE"),
+        (["--tcp", "0", "--export", "x=1", "--export", "x=2"], "two exports named 'x'"),
         (["--tcp", "0", "--tls", "required"], "needs --tls-certificates or --tls-psk"),
         (["--tcp", "0", "--size", "1X"], "'1X' is no size"),
         (["--tcp", "0", "--unix", "x"], "not allowed with"),
