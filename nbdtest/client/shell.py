@@ -14,9 +14,11 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import nbdtest
 from nbdtest import client
 from nbdtest.client import CONTEXT_BASE_ALLOCATION, NBD, Error
 from nbdtest.client.drop_in import install_as_nbd
+from nbdtest.client.handle.exporting import LIBNBD_VERSION
 from nbdtest.wire.dump import hexdump
 
 __all__ = ["add_arguments", "main", "run"]
@@ -56,6 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     step("--opt-mode", dest="opt_mode", nargs=0, help="stop in option mode when connecting")
     step("--pread", dest="pread", nargs=2, metavar=("COUNT", "OFFSET"), help="write what is read to standard output")
     step("--hexdump", dest="hexdump", nargs=2, metavar=("COUNT", "OFFSET"), help="show what is read in hexadecimal")
+    version = f"nbdtest {nbdtest.__version__}, with the API of libnbd {LIBNBD_VERSION}"
+    parser.add_argument("-V", "--version", action="version", version=version, help="show the versions")
     parser.add_argument("-n", dest="no_handle", action="store_true", help="do not make the handle 'h'")
     parser.add_argument("-v", "--verbose", action="store_true", help="show debug messages")
 

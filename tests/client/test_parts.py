@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import nbdtest
 from nbdtest.client import NBD, Buffer, ClosedHandle, Error, nbd
+from nbdtest.client.handle.exporting import LIBNBD_VERSION
 from nbdtest.client.inbox import CAPACITY, Inbox
 from nbdtest.client.intervals import Intervals
 from nbdtest.client.pacing import BLOCK, FIRST_REST, NEVER, ROUNDS, TRIALS, Pacing
@@ -193,11 +195,14 @@ class TestDebugging:
         said.clear()
         prepared.answer(data_chunk(1, 0, b"data"))
         h.pread(4, 0)
+        h.set_handle_name("mine")
         with pytest.raises(Error):
             h.set_export_name('"é\n')
         assert said == [
             ("nbd_pread", "enter: count=4 offset=0 flags=0x0"),
             ("nbd_pread", "leave: ret=0"),
+            ("nbd_set_handle_name", 'enter: handle_name="mine"'),
+            ("nbd_set_handle_name", "leave: ret=0"),
             ("nbd_set_export_name", 'enter: export_name=""\\xc3\\xa9\\x0a"'),
             ("nbd_set_export_name", said[-1][1]),
         ]
@@ -302,6 +307,11 @@ class TestShell:
         monkeypatch.setattr(sys, "stdin", io.StringIO("print(nbd.NBD is type(h))"))
         assert shell(["-c", "-"]) == 0
         assert capsys.readouterr().out == "True\n"
+
+    def test_versions(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            shell(["--version"])
+        assert capsys.readouterr().out == f"nbdtest {nbdtest.__version__}, with the API of libnbd {LIBNBD_VERSION}\n"
 
     def test_without_a_handle(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert shell(["-n", "-c", "print('h' in globals())"]) == 0

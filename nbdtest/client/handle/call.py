@@ -89,11 +89,12 @@ def calls_of(handle: type) -> dict[str, Call]:
 class Entered:
     """The body of a call: it holds the handle's lock, and failures leave it as the `Error` that the caller gets."""
 
-    __slots__ = ("_call", "_handle")
+    __slots__ = ("_call", "_handle", "_silent")
 
     def __init__(self, handle: HandleCore, call: Call) -> None:
         self._handle = handle
         self._call = call
+        self._silent = True  # nothing is to be said of the call's return, or it has been said
 
     def begin(self, arguments: dict[str, Any]) -> Entered:
         """Take the lock, and check that the call is permitted.
@@ -117,6 +118,7 @@ class Entered:
             handle._reporter.call = f"nbd_{call.name}"
             if call.can_fail and handle._settings.debug:
                 handle._reporter.enter(arguments)
+                self._silent = False
             if not handle._engine.resting.bit & call.mask:
                 handle._send_what_is_queued()
                 if (refusal := call.refusal(handle._driver.state)) is not None:
@@ -136,8 +138,9 @@ class Entered:
 
     def returns(self, value: T) -> T:
         """Return `value`, and say so to whoever debugs."""
-        if self._call.can_fail and self._handle._settings.debug:
+        if not self._silent and self._handle._settings.debug:
             self._handle._reporter.leave(value)
+            self._silent = True
         return value
 
     def __enter__(self) -> Entered:
@@ -154,6 +157,8 @@ class Entered:
                 raise (escaped or error) from value.__cause__
             finally:
                 del error, escaped, value, trace  # else a circle of references would hold the caller's buffers
+        if value is None and escaped is None:
+            self.returns(None)
         self._leave()
         if escaped is not None and value is None:
             raise escaped

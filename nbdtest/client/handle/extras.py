@@ -95,6 +95,7 @@ class ExtraCalls(CommandCalls, ExportCalls):
         """
         return list(self.iterate_extents(count, offset, context, flags))
 
+    @permitted(CONNECTED, since="")
     def iterate_extents(
         self, count: int, offset: int, context: str = CONTEXT_BASE_ALLOCATION, flags: int = 0
     ) -> Iterator[StatusExtent]:
