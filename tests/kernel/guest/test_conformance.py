@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,13 @@ NBD_CLIENTS = {
     "client-handshake.no-unknown-flags": "it sets FIXED_NEWSTYLE although the server does not offer it",
     "client-option.refusal-ends-with-abort": "it gives up without ABORT",
     "client-option.shutdown-of-go": "it gives up without ABORT",
+}
+WARNINGS = {
+    "client-reply.unknown-errors": "the kernel's: the error meets its own READ for partitions, which it repeats",
+    "client-option.asks-for-block-sizes": "nbd-client's: GO without INFO_BLOCK_SIZE",
+    "client-option-reply.ack-without-export": "nbd-client's: it takes it",
+    "client-option-reply.other-option": "nbd-client's: it takes it",
+    "client-option-reply.short-export": "nbd-client's: it takes it",
 }
 LARGE_REQUESTS = {"client-request.honours-maximum-payload": "nbd-client does not ask for block sizes"}
 """Linux 6.12 does not stop at 128 KiB, as 6.1 does."""
@@ -36,5 +45,8 @@ def test_only_known_complaints(tmp_path: Path) -> None:
     assert report.exists(), done.stdout + done.stderr
     results = {row["check"]: row["outcome"] for row in json.loads(report.read_text())["results"]}
     known = KERNELS | NBD_CLIENTS | (LARGE_REQUESTS if int(LARGEST.read_text()) > 128 else {})
+    outcomes = Counter(results.values())
+    print(f"Linux {os.uname().release}: {dict(outcomes)}")  # what docs/kernel.md says
     assert {check for check, outcome in results.items() if outcome in ("failed", "error")} == set(known), done.stdout
-    assert list(results.values()).count("passed") > 90
+    assert {check for check, outcome in results.items() if outcome == "warned"} == set(WARNINGS), done.stdout
+    assert outcomes["passed"] > 90

@@ -17,9 +17,11 @@ import pytest
 from nbdtest.client import NBD, AsyncNBD, Error
 from nbdtest.client.kernel import NBDDevice, UnsuitableConnection
 from nbdtest.errors import Disconnected
-from nbdtest.fakeserver import FakeServer
+from nbdtest.fakeserver import FakeServer, TLSMode
+from nbdtest.fixtures.pki import PSKMaterial
 from nbdtest.net.addresses import CID_ANY, CID_HOST, CID_LOCAL, VsockAddress
 from nbdtest.net.sockets import CannotConnect, connect, listen, vsock_available
+from nbdtest.net.tls import server_context
 from tests.kernel.waiting import until
 
 MIB = 1 << 20
@@ -108,6 +110,21 @@ def test_the_asynchronous_client_as_well(fake: FakeServer, port: int) -> None:
             return content
 
     assert asyncio.run(read()) == bytes(512)
+
+
+def test_tls_works_over_vsock(nbd_psk: PSKMaterial) -> None:
+    with FakeServer(size=MIB, tls=server_context(nbd_psk.server()), tls_mode=TLSMode.REQUIRED) as server:
+        address = server.listen(VsockAddress(CID_LOCAL, CID_ANY))
+        assert isinstance(address, VsockAddress)
+        uri = f"nbds+vsock://{nbd_psk.identity}@1:{address.port}/?tls-psk-file={nbd_psk.file}"
+        handle = NBD()
+        handle.set_uri_allow_local_file(True)
+        handle.connect_uri(uri)
+        assert handle.get_tls_negotiated()
+        handle.pwrite(b"hello", 4096)
+        assert handle.pread(5, 4096) == b"hello"
+        handle.shutdown()
+        handle.close()
 
 
 def test_the_client_says_why_it_cannot_connect() -> None:
