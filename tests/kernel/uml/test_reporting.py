@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from tests.kernel.conftest import Guest
 from tests.kernel.uml import guest
 from tests.kernel.uml.package import CannotRun
 
-ROOT = Path(__file__).parents[3]
 ITEMS = [
     f"tests/kernel/guest/test_vsock.py::{name}"
     for name in (
@@ -77,58 +78,72 @@ sys.exit("ptrace: Operation not permitted")
 """
 
 
-def run(kernel: str, root: Path) -> list[str]:
-    """Run four tests of the guest with that kernel, and return what pytest said in the end."""
+@dataclass(frozen=True)
+class Item:
+    """What a guest asks of an item of pytest."""
+
+    nodeid: str
+
+    @property
+    def location(self) -> tuple[str, int, str]:
+        return (self.nodeid.partition("::")[0], 1, self.nodeid)
+
+
+Run = Callable[[str], list[tuple[str, str]]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> Run:
+    """Have four tests run by a guest with a kernel, and return the outcome of each, with the reason if there is one."""
     try:
         guest.memory_directory()
     except CannotRun as reason:
         pytest.skip(str(reason))
-    executable = root / "usr/bin/linux.uml"
-    modules = root / "usr/lib/uml/modules/6.1.0"
+    executable = tmp_path / "usr/bin/linux.uml"
+    modules = tmp_path / "usr/lib/uml/modules/6.1.0"
     for directory in (executable.parent, modules):
         directory.mkdir(parents=True)
     (modules / "modules.dep").touch()
-    executable.write_text(KERNEL + kernel)
-    executable.chmod(0o755)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--color=no", "--uml", "-rfEs", *ITEMS],
-        cwd=ROOT,
-        env={**environment, "NBDTEST_UML": str(root), "COLUMNS": "400"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR ", "SKIPPED "))]
-    return [*lines, re.sub(r" in [\d.]+s$", "", done.stdout.splitlines()[-1].strip("= "))]
+    monkeypatch.setenv("NBDTEST_UML", str(tmp_path))
+
+    def run_with(kernel: str) -> list[tuple[str, str]]:
+        executable.write_text(KERNEL + kernel)
+        executable.chmod(0o755)
+        items = [cast(pytest.Item, Item(nodeid)) for nodeid in ITEMS]
+        with closing(Guest(items, pytestconfig)) as booted:
+            last = [list(booted.reports(item))[-1] for item in items]
+        return [(report.outcome, _reason(report)) for report in last]
+
+    return run_with
 
 
-def failures(reasons: dict[str, str]) -> list[str]:
-    return [f"FAILED {item} - tests.kernel.conftest.GuestFailed: {reason}" for item, reason in reasons.items()]
+def _reason(report: pytest.TestReport) -> str:
+    """Return what the summary's line has of it."""
+    if isinstance(report.longrepr, tuple):
+        return report.longrepr[2]
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return "" if crash is None else crash.message.splitlines()[0].removeprefix("tests.kernel.conftest.GuestFailed: ")
 
 
-def test_one_death_costs_one_test_and_names_its_cause(tmp_path: Path) -> None:
+PASSED = ("passed", "")
+
+
+def test_one_death_costs_one_test_and_names_its_cause(run: Run) -> None:
     cause = "the guest died before the command had ended: Kernel panic - not syncing: the second test"
-    assert run(DIES_IN_THE_SECOND_OF_FOUR, tmp_path) == [*failures({ITEMS[1]: cause}), "1 failed, 3 passed"]
+    assert run(DIES_IN_THE_SECOND_OF_FOUR) == [PASSED, ("failed", cause), PASSED, PASSED]
 
 
-def test_a_guest_that_always_dies_is_not_booted_for_ever(tmp_path: Path) -> None:
+def test_a_guest_that_always_dies_is_not_booted_for_ever(run: Run) -> None:
     cause = "the guest died while it booted: Kernel panic - not syncing: no init"
     boots = ["", " (boot 2)", " (boot 3)", " (boot 3)"]
-    expected = failures({item: cause + boot for item, boot in zip(ITEMS, boots, strict=True)})
-    assert run(DIES_WHILE_IT_BOOTS, tmp_path) == [*expected, "4 failed"]
+    assert run(DIES_WHILE_IT_BOOTS) == [("failed", cause + boot) for boot in boots]
 
 
-def test_items_that_the_guest_did_not_run_have_failed(tmp_path: Path) -> None:
+def test_items_that_the_guest_did_not_run_have_failed(run: Run) -> None:
     cause = "pytest ended with status 3 in the guest, and without this test"
-    expected = failures({ITEMS[1]: cause, ITEMS[3]: f"{cause} (boot 2)"})
-    assert run(STOPS_EARLY, tmp_path) == [*expected, "2 failed, 2 passed"]
+    assert run(STOPS_EARLY) == [PASSED, ("failed", cause), PASSED, ("failed", f"{cause} (boot 2)")]
 
 
-def test_where_the_kernel_does_not_start_everything_is_skipped_with_the_reason(tmp_path: Path) -> None:
-    *lines, closing = run(DOES_NOT_START, tmp_path)
-    assert {line.partition(": ")[2] for line in lines} == {
-        f"uml: {tmp_path}/usr/bin/linux.uml does not start: ptrace: Operation not permitted"
-    }
-    assert closing == "4 skipped"
+def test_where_the_kernel_does_not_start_everything_is_skipped_with_the_reason(run: Run, tmp_path: Path) -> None:
+    reason = f"{tmp_path}/usr/bin/linux.uml does not start: ptrace: Operation not permitted"
+    assert run(DOES_NOT_START) == [("skipped", f"Skipped: uml: {reason}")] * 4
