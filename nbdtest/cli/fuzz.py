@@ -6,6 +6,7 @@ import random
 import sys
 from pathlib import Path
 
+from nbdtest.cli import INTERRUPTED
 from nbdtest.cli.fuzz_report import ClientReporter, Reporter, client_summary, summary
 from nbdtest.conformance.target import ServerTarget
 from nbdtest.errors import UsageError
@@ -66,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Fuzz, print what is found, and return 1 if anything was.
+    """Fuzz, print what is found, and return 1 if anything was, 130 if somebody had enough before.
 
     Raises:
         UsageError: an argument is wrong, or the server cannot be tested.
@@ -92,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _fuzz_server(arguments: argparse.Namespace, limits: Limits, seed: int) -> int:
-    """Fuzz a server, print what is found, and return 1 if anything was."""
+    """Fuzz a server, print what is found, and return the exit status."""
     spec = parse_server(arguments.spec)
     deviations = (*spec.deviations, *read_deviations(arguments.expect))
     source = open_source(spec, allow_writes=arguments.allow_writes)
@@ -115,21 +116,23 @@ def _fuzz_server(arguments: argparse.Namespace, limits: Limits, seed: int) -> in
             foreseen=lambda problem: is_foreseen(problem, target, deviations),
             corpus=corpus,
         )
+        status = 0
         try:
             campaign.run(limits)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
+            status = INTERRUPTED
         reporter.close(campaign.progress)
         if arguments.json:
             json.dump(summary(campaign.progress, target, seed), sys.stdout, indent=2)
             print()
-        return int(bool(campaign.progress.findings))
+        return 1 if campaign.progress.findings else status
     finally:
         source.close()
 
 
 def _fuzz_client(arguments: argparse.Namespace, limits: Limits, seed: int) -> int:
-    """Fuzz a client, print what is found, and return 1 if anything was."""
+    """Fuzz a client, print what is found, and return the exit status."""
     deviations = read_deviations(arguments.expect)
     (spec,) = parse_clients([arguments.client])
     source = CommandSource(spec)
@@ -146,14 +149,16 @@ def _fuzz_client(arguments: argparse.Namespace, limits: Limits, seed: int) -> in
             foreseen=lambda problem: is_foreseen(problem, target, deviations),
         )
         campaign.rehearse()
+        status = 0
         try:
             campaign.run(limits)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
+            status = INTERRUPTED
         reporter.close(campaign)
         if arguments.json:
             json.dump(client_summary(campaign, target), sys.stdout, indent=2)
             print()
-        return int(bool(campaign.findings))
+        return 1 if campaign.findings else status
     finally:
         source.close()

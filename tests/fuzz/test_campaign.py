@@ -286,6 +286,25 @@ def test_a_server_whose_disk_is_not_to_be_changed_is_spared_the_sessions_of_othe
         assert bytes(server.disk.read(0, 512)) != bytes(512)
 
 
+@pytest.mark.parametrize(("spec", "status"), [("builtin", 130), ("builtin:command.flush-fails", 1)])
+def test_a_run_that_is_interrupted_says_what_it_has_done(
+    spec: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    play = Campaign.play
+
+    def interrupted(campaign: Campaign, script: Script) -> Problem | None:
+        if campaign.progress.sessions == 5:
+            raise KeyboardInterrupt
+        return play(campaign, script)
+
+    monkeypatch.setattr(Campaign, "play", interrupted)
+    assert main(["fuzz", spec, "--seed", "1", "--into", str(tmp_path), "--corpus", str(tmp_path / "corpus")]) == status
+    shown = capsys.readouterr()
+    assert "interrupted" in shown.err
+    assert "5 sessions, " in shown.out
+    assert any((tmp_path / "corpus").iterdir())
+
+
 def test_the_command_line_says_when_nothing_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fuzz", "builtin", "--sessions", "5", "--seed", "1", "--into", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
