@@ -1,6 +1,8 @@
-"""Makes docs/requirements.md and docs/checks.md from checks, catalogue and mutants: python docs/catalogue.py"""
+"""Makes requirements.md, checks.md and known-bugs.md from checks, catalogue and mutants: python docs/catalogue.py"""
 
+import csv
 from collections.abc import Iterable
+from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
 
@@ -23,6 +25,17 @@ CHECKS = """\
 Every check of the suite: the strongest level of the rules that it proves unless a weaker one was chosen for it, what it
 holds the server or client to, these rules ([requirements.md](requirements.md)), and what it needs. *Mutants* are the
 servers with one bug on which it is seen to fail; `nbdtest list mutants` says what is wrong with them.
+"""
+
+KNOWN_BUGS = """\
+# Bugs of published servers
+
+What servers got wrong in versions that were published: the check of the suite that sees it, and the mutant of the fake
+server on which that is shown in every run of the tests. [checks.md](checks.md) tells what each check does,
+`nbdtest check builtin:MUTANT` lets it be seen, and [fuzzing.md](fuzzing.md) how soon random sessions find them.
+
+{seen} of {total} are seen; of the others the last column says why not.
+
 """
 
 
@@ -95,7 +108,27 @@ def checks_page() -> str:
     return "".join(parts)
 
 
+def known_bugs_page() -> str:
+    """The page docs/known-bugs.md."""
+    data = files("nbdtest.conformance").joinpath("data/known-bugs.csv").read_text(encoding="utf-8")
+    bugs = list(csv.DictReader(data.splitlines()))
+
+    def cells(bug: dict[str, str]) -> list[str]:
+        proof = [codes(bug[name].split()) for name in ("check", "mutant")]
+        return [
+            bug["id"],
+            *(cell(bug[name]) for name in ("server", "reference", "affected")),
+            *proof,
+            cell(bug["remark"]),
+        ]
+
+    seen = sum(bool(bug["mutant"]) for bug in bugs)
+    head = KNOWN_BUGS.format(seen=seen, total=len(bugs))
+    return head + table("id server reference versions check mutant remark", map(cells, bugs))
+
+
 if __name__ == "__main__":
     here = Path(__file__).parent
     (here / "requirements.md").write_text(requirements_page(), encoding="utf-8")
     (here / "checks.md").write_text(checks_page(), encoding="utf-8")
+    (here / "known-bugs.md").write_text(known_bugs_page(), encoding="utf-8")

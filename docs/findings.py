@@ -12,8 +12,8 @@ Each row was confirmed by reading the bytes that went over the connection. A rul
 specification, or a plain FACT of it. The same lists are what `--nbd-expect=packaged` foresees; [servers.md](servers.md)
 shows every check on every server.
 
-Three ways in which a client can end a released server were found as well: an assertion in nbdkit 1.32, one in nbdkit
-1.32 and 1.42, one in qemu-nbd 7.2 and 10.0. They are not described here.
+Four ways in which a client can end a released server were found as well: an assertion in nbdkit 1.32, one in nbdkit
+1.32 and 1.42, one in qemu-nbd 7.2 and 10.0, and a segmentation fault in both of these. They are not described here.
 """
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from nbdtest.conformance.peer import Peer
 from nbdtest.conformance.replies import AnyRequest, Chunk, Reply
-from nbdtest.conformance.verdict import Complaint
+from nbdtest.conformance.verdict import Complaint, Hangup
 from nbdtest.wire import (
     EXTENDED_REPLY_MAGIC,
     SIMPLE_REPLY_MAGIC,
@@ -31,7 +31,10 @@ from nbdtest.wire import (
     dump,
 )
 
-__all__ = ["Session"]
+__all__ = ["DATA_OF_READ", "Session"]
+
+DATA_OF_READ = "the data of the READ"
+"""What a simple reply that said success still owes: a server that cannot keep the promise has to hang up (CMD-014)."""
 
 _LONGEST_CHUNK = 80 << 20
 _MOST_CHUNKS = 1 << 16
@@ -67,6 +70,7 @@ class Session:
         self._pending: dict[int, AnyRequest] = {}
         self._begun: dict[int, list[Chunk]] = {}
         self._arrived: dict[int, Reply] = {}
+        self._refused_read = False
 
     def send(
         self,
@@ -97,10 +101,13 @@ class Session:
         else:
             request = Request(flags=CmdFlag(flags), type=Cmd(type), cookie=cookie, offset=offset, length=length)
         self._pending[cookie] = request
-        if payload:
-            self.peer.send(request.encode() + payload, summary=f"{dump(request)} and {len(payload)} bytes")
-        else:
-            self.peer.send(request)
+        try:
+            if payload:
+                self.peer.send(request.encode() + payload, summary=f"{dump(request)} and {len(payload)} bytes")
+            else:
+                self.peer.send(request)
+        except Hangup as hangup:
+            raise self._allowed(hangup) from None
         return cookie
 
     def receive(self, cookie: int) -> Reply:
@@ -142,7 +149,11 @@ class Session:
         self._pending.pop(self.send(Cmd.DISC))
 
     def _receive_message(self, wanted: str) -> None:
-        magic = self.peer.receive_bytes(4, wanted=wanted)
+        try:
+            magic = self.peer.receive_bytes(4, wanted=wanted)
+        except Hangup as hangup:
+            raise self._allowed(hangup) from None
+        self._refused_read = False
         match int.from_bytes(magic, "big"):
             case numbers if numbers == SIMPLE_REPLY_MAGIC:
                 self._receive_simple(magic)
@@ -161,9 +172,10 @@ class Session:
         request = self._request_of(reply.cookie)
         body = b""
         if request.type == Cmd.READ and reply.error == Errno.OK:
-            body = self.peer.receive_bytes(request.length, wanted="the data of the READ")
+            body = self.peer.receive_bytes(request.length, wanted=DATA_OF_READ)
             self.peer.note(body, f"{len(body)} bytes of data")
         del self._pending[reply.cookie]
+        self._refused_read = self.mode == "simple" and request.type == Cmd.READ and reply.error != Errno.OK
         self._arrived[reply.cookie] = Reply(request=request, simple=reply, data=body)
 
     def _receive_structured(self, magic: bytes) -> None:
@@ -199,6 +211,12 @@ class Session:
         if ReplyFlag.DONE in chunk.flags:
             del self._begun[chunk.cookie], self._pending[chunk.cookie]
             self._arrived[chunk.cookie] = Reply(request=request, chunks=tuple(chunks))
+
+    def _allowed(self, hangup: Hangup) -> Hangup:
+        """The hangup as one that CMD-012 allows and TERM-041 forbids, if it follows a simple error reply to READ."""
+        if self._refused_read:
+            hangup.requirement = "CMD-012"
+        return hangup
 
     def _request_of(self, cookie: int) -> AnyRequest:
         request = self._pending.get(cookie)

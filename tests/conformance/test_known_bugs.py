@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from importlib.resources import files
 
 from nbdtest.conformance import each_check
@@ -25,6 +26,13 @@ def test_every_check_is_known_to_see_the_mutant_of_the_bug() -> None:
     # That it does see it is what test_mutants runs.
     assert [row["id"] for row in ROWS if row["mutant"] and row["check"] not in MUTANTS[row["mutant"]].checks] == []
     assert [row["id"] for row in ROWS if row["check"] and not row["mutant"] and not row["remark"]] == []
+
+
+def test_remarks_name_checks_that_exist() -> None:
+    checks = {item.id: item.family for item in each_check()}
+    named = [name for row in ROWS for name in re.findall(r"[a-z-]+\.[a-z-]+[a-z]", row["remark"])]
+    families = {*checks.values(), "published"}
+    assert [name for name in named if name.partition(".")[0] in families and name not in {*checks, *MUTANTS}] == []
 
 
 def test_most_bugs_are_seen() -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from nbdtest.conformance import Capability, each_check, run_check
+from nbdtest.conformance import Capability, each_check, requirement, run_check
 from nbdtest.fakeserver.mutants import MUTANTS, Mutant
 from nbdtest.report.results import Outcome
 from tests.conformance.configurations import CONFIGURATIONS, Configuration, target_of
 from tests.conformance.test_tls import OURS as UNDER_TLS
 
 CHECKS = {item.id: item for item in each_check()}
+RULES = sorted({rule for item in CHECKS.values() for rule in item.proves if not requirement(rule).restates})
 COMPLAINS = (Outcome.FAILED, Outcome.WARNED)
 IN_A_PROCESS = {
     "leaving.descriptors-leak",
+    "leaving.memory-leaks",
     "leaving.spins",
     "data.lost-on-kill",
     "shutdown.at-once",
@@ -86,9 +88,13 @@ def test_every_check_has_a_bug_that_it_sees() -> None:
     assert CHECKS.keys() - seen == set()
 
 
-def test_mutants_name_checks_and_requirements_that_exist() -> None:
-    from nbdtest.conformance import requirement
+def test_every_rule_that_a_check_claims_is_broken_by_a_bug_that_such_a_check_sees() -> None:
+    seen = {(rule, id) for made in MUTANTS.values() for rule in made.breaks for id in made.checks}
+    claimed = {rule: {item.id for item in CHECKS.values() if rule in item.proves} for rule in RULES}
+    assert [rule for rule, ids in claimed.items() if not any((rule, id) in seen for id in ids)] == []
 
+
+def test_mutants_name_checks_and_requirements_that_exist() -> None:
     for made in OURS.values():
         assert [id for id in (*made.checks, *made.sometimes) if id not in CHECKS] == [], made.name
         assert [requirement(id).id for id in made.breaks] == list(made.breaks), made.name

@@ -18,6 +18,7 @@ CHECKS = {item.id: item for item in each_check()}
 COMPLAINS = (Outcome.FAILED, Outcome.WARNED)
 WRONG = {
     "leaving.descriptors-leak": ["leaving.leaks-nothing"],
+    "leaving.memory-leaks": ["leaving.leaks-nothing"],
     "leaving.spins": ["leaving.burns-no-cpu"],
     "data.lost-on-kill": ["data.flush-survives-a-kill", "data.fua-survives-a-kill"],
     "shutdown.at-once": ["shutdown.option-is-refused", "shutdown.requests-are-finished"],

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 from nbdtest.conformance.capability import Capability
 from nbdtest.conformance.declare import Check, check
-from nbdtest.conformance.expect import expect, expect_in_step
+from nbdtest.conformance.expect import expect, expect_equal, expect_in_step
 from nbdtest.conformance.replies import Reply
 from nbdtest.conformance.session import Session
 from nbdtest.conformance.target import ServerTarget
+from nbdtest.conformance.verdict import NotApplicable
 from nbdtest.wire import Cmd
 
 _LARGEST = 1 << 64
@@ -22,6 +23,15 @@ _COMMANDS = {
     Cmd.BLOCK_STATUS: ("CMD-154", Capability.BASE_ALLOCATION),
 }
 _WRITING = {Cmd.WRITE, Cmd.TRIM, Cmd.WRITE_ZEROES}
+_WITH_PAYLOAD = {Cmd.READ, Cmd.WRITE}
+_SERVED = {
+    Cmd.READ: "CMD-005",
+    Cmd.WRITE: "CMD-060",
+    Cmd.TRIM: "FLAG-017",
+    Cmd.CACHE: "FLAG-026",
+    Cmd.WRITE_ZEROES: "CMD-103",
+    Cmd.BLOCK_STATUS: "CMD-140",
+}
 
 
 def outside(t: ServerTarget) -> Iterator[tuple[str, int, int]]:
@@ -37,6 +47,22 @@ def outside(t: ServerTarget) -> Iterator[tuple[str, int, int]]:
     yield "what wraps around 2^64 to the beginning", _LARGEST - t.unit, 2 * t.unit
     if t.size < 1 << 32:
         yield "the beginning plus 2^32", 1 << 32, t.unit
+
+
+def inside(t: ServerTarget, type: Cmd) -> Iterator[tuple[str, int, int]]:
+    """Ranges that have to be served, each with a name: short and odd ones, and the longest that there may be."""
+    end = t.size // t.unit * t.unit
+    most = min(end, t.facts.maximum_payload // t.unit * t.unit, 32 << 20)
+    if t.has(Capability.BYTE_ACCESS):
+        yield "the first byte", 0, 1
+        yield "one odd byte", 511, 1
+        yield "two bytes of two units", t.unit - 1, 2
+        yield "the last byte", t.size - 1, 1
+    yield "the last unit", end - t.unit, t.unit
+    yield "all but the first unit", t.unit, most - t.unit
+    yield "as much as there may be in a payload", 0, most
+    if type not in _WITH_PAYLOAD:
+        yield "more than there may be in a payload", 0, min(end, 1 << 30)
 
 
 def ask(session: Session, type: Cmd, offset: int, length: int) -> Reply:
@@ -86,3 +112,79 @@ def clamped_is_not_served(t: ServerTarget) -> None:
             reply = session.read(first, t.unit + t.size % t.unit + t.unit)
             expect(not reply.succeeded, f"READ across the end: {reply}", "an error")
             expect_in_step(session)
+
+
+def session_modes(t: ServerTarget, type: Cmd) -> Iterator[Session]:
+    """A session in every mode in which the command can be sent."""
+    for mode in t.modes:
+        if type != Cmd.BLOCK_STATUS:
+            with t.peer.transmitting(mode=mode) as session:
+                yield session
+        elif mode != "simple":
+            with t.peer.transmitting(mode=mode, contexts=["base:allocation"]) as session:
+                yield session
+
+
+def served_inside(type: Cmd) -> Check:
+    """One command on every range inside, and on none."""
+    _, capability = _COMMANDS[type]
+    name = type.name.lower().replace("_", "-")
+
+    @check(
+        f"boundary.{name}-inside",
+        proves=[_SERVED[type]],
+        needs=[Capability.EXPORT, capability],
+        legal=True,
+        writes=type in _WRITING,
+        doc=f"{type} is served for one byte, odd ranges, the last unit and the longest range; for none it is answered.",
+    )
+    def run(t: ServerTarget) -> None:
+        for session in session_modes(t, type):
+            for what, offset, length in inside(t, type):
+                if length <= 0:
+                    continue
+                reply = ask(session, type, offset, length)
+                good = reply.succeeded or type == Cmd.CACHE  # which may fail wherever it is not worth while
+                expect(good, f"{type} of {what} ({length} bytes at {offset}): {reply}", "success")
+                if type == Cmd.READ:
+                    expect_equal(len(reply.bytes_read()), length, f"the number of bytes in the READ of {what}")
+            ask(session, type, 0, 0)
+            expect_in_step(session)
+
+    return run
+
+
+INSIDE = tuple(map(served_inside, _COMMANDS))
+
+
+def longer_than_maximum(t: ServerTarget) -> int:
+    """A length that is one unit more than a payload may be, and fits into the export.
+
+    Raises:
+        NotApplicable: nothing that fits is too long.
+    """
+    length = t.facts.maximum_payload // t.unit * t.unit + t.unit
+    if length > min(t.size, 64 << 20):
+        raise NotApplicable("the maximum payload is no limit on this export")
+    return length
+
+
+@check("boundary.read-beyond-maximum", proves=["RPL-022"], needs=[Capability.STRUCTURED], legal=False)
+def read_beyond_maximum(t: ServerTarget) -> None:
+    """A READ of one unit more than the maximum payload is served whole or refused, and in chunks either way."""
+    length = longer_than_maximum(t)
+    with t.peer.transmitting(mode="structured") as session:
+        reply = session.read(0, length)
+        expect_equal(reply.kind, "structured", f"the reply to a READ of {length} bytes")
+        if reply.succeeded:
+            expect_equal(len(reply.bytes_read()), length, "the number of bytes read", requirement="CMD-031")
+        expect_in_step(session)
+
+
+@check("boundary.write-beyond-maximum", proves=["CMD-064"], legal=False, writes=True)
+def write_beyond_maximum(t: ServerTarget) -> None:
+    """The payload of a WRITE of one unit more than the maximum is read, whatever becomes of the WRITE."""
+    length = longer_than_maximum(t)
+    with t.peer.transmitting() as session:
+        session.write(0, bytes(length))
+        expect_in_step(session)

@@ -14,7 +14,7 @@ from nbdtest.conformance.target import ServerTarget
 from nbdtest.conformance.verdict import NotApplicable
 from nbdtest.wire import Cmd, CmdFlag
 
-KEPT = [Capability.OWN_PROCESS, Capability.FLUSH]
+OWN_PROCESS = Capability.OWN_PROCESS
 MULTI = [Capability.MULTI_CONN, Capability.SECOND_CONNECTION]
 _STEPS = 150
 _AREA = 256 << 10
@@ -47,7 +47,8 @@ class Shadow:
     def zero(self, session: Session) -> None:
         """Zero somewhere."""
         at, length = self.stretch()
-        flags = self._t.random.choice((0, CmdFlag.NO_HOLE))
+        fua = (CmdFlag.FUA,) if self._t.has(Capability.FUA) else ()
+        flags = self._t.random.choice((0, CmdFlag.NO_HOLE, *fua))
         expect_success(session.command(Cmd.WRITE_ZEROES, self.start + at, length, flags=flags))
         self._set(at, bytes(length))
 
@@ -56,6 +57,10 @@ class Shadow:
         at, length = self.stretch()
         expect_success(session.command(Cmd.TRIM, self.start + at, length))
         self.known[at : at + length] = bytes(length)
+
+    def flush(self, session: Session) -> None:
+        """Flush, which changes nothing."""
+        expect_success(session.flush())
 
     def compare(self, session: Session, *, whole: bool = False) -> None:
         """Read somewhere, or everything, and complain unless it is what was stored."""
@@ -74,6 +79,8 @@ class Shadow:
             found.append(self.zero)
         if self._t.has(Capability.TRIM):
             found.append(self.trim)
+        if self._t.has(Capability.FLUSH):
+            found.append(self.flush)
         return found
 
     def _set(self, at: int, data: bytes) -> None:
@@ -139,7 +146,7 @@ def fua_is_seen_by_others(t: ServerTarget) -> None:
 
 @check(
     "data.zeroes-and-data-side-by-side",
-    proves=["CMD-108", "RPL-066"],
+    proves=["CMD-108", "RPL-066", "RPL-026"],
     needs=[Capability.WRITE_ZEROES, Capability.SECOND_CONNECTION],
     legal=True,
     writes=True,
@@ -191,12 +198,22 @@ def survive_kill(t: ServerTarget, store: Callable[[Session, int], bytes], what: 
         expect_contents(session, start, data, f"READ after {what} and a kill")
 
 
-@check("data.flush-survives-a-kill", proves=["ORD-003"], needs=KEPT, legal=True, writes=True, hostile=True)
+@check(
+    "data.flush-survives-a-kill",
+    proves=["ORD-003"],
+    needs=[OWN_PROCESS, Capability.FLUSH],
+    legal=True,
+    writes=True,
+    hostile=True,
+)
 def flush_survives_a_kill(t: ServerTarget) -> None:
     """What was flushed is on the disk even if the server is killed at once. (Not proof against loss of power.)"""
 
     def store(session: Session, start: int) -> bytes:
         data = write_pattern(t, session, start, 4 * t.unit)
+        if t.has(Capability.WRITE_ZEROES):
+            expect_success(session.command(Cmd.WRITE_ZEROES, start, t.unit))
+            data = bytes(t.unit) + data[t.unit :]
         expect_success(session.flush())
         return data
 
@@ -204,7 +221,12 @@ def flush_survives_a_kill(t: ServerTarget) -> None:
 
 
 @check(
-    "data.fua-survives-a-kill", proves=["ORD-005"], needs=[*KEPT, Capability.FUA], legal=True, writes=True, hostile=True
+    "data.fua-survives-a-kill",
+    proves=["ORD-005"],
+    needs=[OWN_PROCESS, Capability.FUA],
+    legal=True,
+    writes=True,
+    hostile=True,
 )
 def fua_survives_a_kill(t: ServerTarget) -> None:
     """What was written with FUA is on the disk even if the server is killed at once."""
@@ -212,6 +234,9 @@ def fua_survives_a_kill(t: ServerTarget) -> None:
     def store(session: Session, start: int) -> bytes:
         data = t.random.randbytes(4 * t.unit)
         expect_success(session.write(start, data, flags=CmdFlag.FUA))
+        if t.has(Capability.WRITE_ZEROES):
+            expect_success(session.command(Cmd.WRITE_ZEROES, start, t.unit, flags=CmdFlag.FUA))
+            data = bytes(t.unit) + data[t.unit :]
         return data
 
     survive_kill(t, store, "WRITE with FUA")

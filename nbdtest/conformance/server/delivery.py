@@ -7,9 +7,19 @@ from nbdtest.conformance.declare import check
 from nbdtest.conformance.expect import UNKNOWN_OPTION, expect_equal, expect_in_step, expect_success
 from nbdtest.conformance.gallery import ALL_INFOS
 from nbdtest.conformance.negotiation import Negotiation
-from nbdtest.conformance.pattern import expect_contents
+from nbdtest.conformance.pattern import expect_contents, write_pattern
 from nbdtest.conformance.target import ServerTarget
-from nbdtest.wire import ClientFlag, Cmd, Errno, NewstyleGreeting, Opt
+from nbdtest.conformance.verdict import Hangup
+from nbdtest.wire import (
+    ClientFlag,
+    Cmd,
+    Errno,
+    InfoRequest,
+    Message,
+    MetaContextRequest,
+    NewstyleGreeting,
+    Opt,
+)
 
 EXPORT = [Capability.EXPORT]
 
@@ -42,7 +52,51 @@ def requests_by_bytes(t: ServerTarget) -> None:
         with t.peer.transmitting(mode=mode) as session:
             session.peer.slowly = True
             expect_success(session.read(0, t.unit))
+            for offered, type in ((Capability.FLUSH, Cmd.FLUSH), (Capability.CACHE, Cmd.CACHE)):
+                if t.has(offered):
+                    session.command(type, 0, t.unit if type == Cmd.CACHE else 0)
             expect_in_step(session)
+
+
+@check("delivery.options-by-bytes", proves=["OPT-010"], needs=[Capability.FIXED_NEWSTYLE], legal=True)
+def options_by_bytes(t: ServerTarget) -> None:
+    """Every option is answered alike, whether it comes in one piece or byte by byte."""
+    with_name = InfoRequest(name=t.export, infos=ALL_INFOS)
+    contexts = MetaContextRequest(name=t.export, queries=("base:allocation",))
+    options: tuple[tuple[Opt, Message | bytes], ...] = (
+        (Opt.LIST, b""),
+        (Opt.INFO, with_name),
+        (Opt.STRUCTURED_REPLY, b""),
+        (Opt.EXTENDED_HEADERS, b""),
+        (Opt.LIST_META_CONTEXT, contexts),
+        (Opt.SET_META_CONTEXT, contexts),
+        (Opt.GO, with_name),
+        (Opt.ABORT, b""),
+    )
+    for option, data in options:
+        answers = []
+        for slowly in (False, True):
+            with t.peer.negotiating(slowly=slowly) as nego:
+                try:
+                    answers.append(str(nego.option(option, data)))
+                except Hangup:
+                    answers.append("the end of the connection")
+        expect_equal(answers[1], answers[0], f"the answer to {option} byte by byte")
+
+
+@check("delivery.writes-by-bytes", proves=["REQ-012", "CMD-060"], legal=True, writes=True)
+def writes_by_bytes(t: ServerTarget) -> None:
+    """Requests that write are understood when every byte comes alone, headers and payloads."""
+    start = t.place(2 * t.unit)
+    length = t.unit if t.unit <= 512 else t.facts.minimum_block
+    with t.peer.transmitting() as session:
+        write_pattern(t, session, start, 2 * length)
+        session.peer.slowly = length <= 4096
+        data = write_pattern(t, session, start, length)
+        for offered, type in ((Capability.TRIM, Cmd.TRIM), (Capability.WRITE_ZEROES, Cmd.WRITE_ZEROES)):
+            if t.has(offered):
+                expect_success(session.command(type, start + length, length))
+        expect_contents(session, start, data, "READ after a WRITE byte by byte")
 
 
 @check("delivery.payload-in-pieces", proves=["CMD-060", "REQ-012"], legal=True, writes=True)

@@ -16,15 +16,23 @@ from nbdtest.conformance.negotiation import Negotiation
 from nbdtest.conformance.openings import receive_size
 from nbdtest.conformance.session import Session
 from nbdtest.conformance.target import ServerTarget
+from nbdtest.conformance.verdict import Complaint, Hangup, NotApplicable
+from nbdtest.net.stream import Arrival
 from nbdtest.wire import ExportName, Opt, Rep
 
 SERVED = [Capability.NEWSTYLE, Capability.EXPORT, Capability.CLEAR]
 NAMES_MATTER = [Capability.NEWSTYLE, Capability.NAMES_MATTER, Capability.CLEAR]
 
 
-def ask(nego: Negotiation, name: str, count: int) -> bytes:
-    """Send EXPORT_NAME and receive `count` bytes of the answer."""
-    nego.send_option(Opt.EXPORT_NAME, ExportName(name=name))
+def ask(t: ServerTarget, nego: Negotiation, count: int) -> bytes:
+    """Send EXPORT_NAME and receive `count` bytes of the answer.
+
+    Raises:
+        NotApplicable: the server hangs up instead, the only way to refuse; `export-name.enters-transmission` says so.
+    """
+    nego.send_option(Opt.EXPORT_NAME, ExportName(name=t.export))
+    if not t.has(Capability.EXPORT_NAME) and nego.peer.stream.arrival(t.timeout_s) is Arrival.END:
+        raise NotApplicable(Capability.EXPORT_NAME.value)
     data = receive_size(nego.peer)
     data += nego.peer.receive_bytes(count - len(data), wanted="the answer to OPT_EXPORT_NAME")
     nego.peer.note(data, "answer to OPT_EXPORT_NAME")
@@ -40,7 +48,7 @@ def begun(nego: Negotiation, t: ServerTarget) -> Session:
 def size(t: ServerTarget) -> None:
     """The answer begins with the size, 64 bits big-endian, without the header of an option reply."""
     with t.peer.negotiating() as nego:
-        seen = ask(nego, t.export, 8)
+        seen = ask(t, nego, 8)
         expect_equal(int.from_bytes(seen, "big"), t.size, "the size", requirement="CONV-001")
 
 
@@ -48,7 +56,7 @@ def size(t: ServerTarget) -> None:
 def flags(t: ServerTarget) -> None:
     """16 bits of transmission flags follow the size: HAS_FLAGS is set, unassigned bits are not."""
     with t.peer.negotiating() as nego:
-        seen = int.from_bytes(ask(nego, t.export, 10)[8:], "big")
+        seen = int.from_bytes(ask(t, nego, 10)[8:], "big")
         expect(seen & 1, f"transmission flags 0x{seen:04x}", "HAS_FLAGS", requirement="FLAG-010")
         expect(not seen & 0xE000, f"transmission flags 0x{seen:04x}", "bits 13 to 15 clear")
 
@@ -57,7 +65,7 @@ def flags(t: ServerTarget) -> None:
 def padded(t: ServerTarget) -> None:
     """Without NO_ZEROES on the client's side, 124 zero bytes end the answer, also if the server offered it."""
     with t.peer.negotiating(flags=1) as nego:
-        expect_bytes(ask(nego, t.export, 134)[10:], bytes(124), "the reserved bytes")
+        expect_bytes(ask(t, nego, 134)[10:], bytes(124), "the reserved bytes")
         expect_in_step(begun(nego, t))
 
 
@@ -65,25 +73,36 @@ def padded(t: ServerTarget) -> None:
 def not_padded(t: ServerTarget) -> None:
     """With NO_ZEROES agreed on, the answer ends after the flags."""
     with t.peer.negotiating(flags=3) as nego:
-        ask(nego, t.export, 10)
+        ask(t, nego, 10)
         expect_in_step(begun(nego, t))
 
 
 @check("export-name.enters-transmission", proves=["OPT-031", "TERM-001", "COMPAT-019"], needs=SERVED, legal=True)
 def enters_transmission(t: ServerTarget) -> None:
-    """After the answer the server takes requests."""
-    with t.peer.transmitting(by_export_name=True) as session:
+    """EXPORT_NAME is served beside GO, and after the answer the server takes requests."""
+    with t.peer.negotiating() as nego:
+        try:
+            session = t.peer.begin_by_export_name(nego, t.export)
+        except Hangup as hangup:
+            raise Complaint(hangup.seen, hangup.wanted, requirement="COMPAT-019") from None
         expect_in_step(session)
 
 
-@check("export-name.agrees-with-go", proves=["FLAG-001"], needs=[*SERVED, Capability.GO], legal=True)
+@check(
+    "export-name.agrees-with-go",
+    proves=["FLAG-001"],
+    needs=[*SERVED, Capability.GO, Capability.EXPORT_NAME],
+    legal=True,
+)
 def agrees_with_go(t: ServerTarget) -> None:
     """Size and transmission flags are those that GO gives in the same circumstances."""
-    with t.peer.transmitting(by_export_name=True) as by_name:
-        pass
-    with t.peer.transmitting() as by_go:
-        expect_equal(by_name.size, by_go.size, "the size given by EXPORT_NAME")
-        expect_equal(str(by_name.flags), str(by_go.flags), "the flags given by EXPORT_NAME")
+    for mode in ("simple", "structured"):
+        if mode in t.modes:
+            with t.peer.transmitting(mode=mode, by_export_name=True) as by_name:
+                pass
+            with t.peer.transmitting(mode=mode) as by_go:
+                expect_equal(by_name.size, by_go.size, f"the size given by EXPORT_NAME for {mode} replies")
+                expect_equal(str(by_name.flags), str(by_go.flags), f"the flags given by EXPORT_NAME for {mode} replies")
 
 
 @check(

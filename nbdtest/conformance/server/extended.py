@@ -140,7 +140,7 @@ def supersede_structured(t: ServerTarget) -> None:
         expect_equal(expect_success(session.read(0, t.unit)).kind, "extended", "the reply to READ")
 
 
-@check("extended.not-required-for-base", proves=["EXT-030", "EXT-035"], needs=[Capability.BASE_ALLOCATION], legal=True)
+@check("extended.not-required-for-base", proves=["EXT-030", "EXT-035"], needs=[Capability.META], legal=True)
 def not_required_for_base(t: ServerTarget) -> None:
     """Contexts of the namespace base never ask for extended headers."""
     with t.peer.negotiating(structured=True) as nego:

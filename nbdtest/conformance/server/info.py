@@ -53,7 +53,7 @@ def export_length(t: ServerTarget) -> None:
         expect_equal(len(data), 12, "the length of INFO_EXPORT")
 
 
-@check("info.export-format", proves=["REP-014", "CONV-001", "FLAG-010", "FLAG-001"], needs=BOTH, legal=True)
+@check("info.export-format", proves=["REP-014", "CONV-001", "FLAG-010", "FLAG-001", "HS-018"], needs=BOTH, legal=True)
 def export_format(t: ServerTarget) -> None:
     """INFO_EXPORT gives the size in 64 bits, then the flags in 16: HAS_FLAGS set, unassigned ones clear."""
     for data in t.gallery.infos(Info.EXPORT):
@@ -193,7 +193,7 @@ def malformed_stays_in_step(t: ServerTarget) -> None:
             expect_silence(nego.peer, f"{answer} to INFO with {what}, and the next option")
 
 
-@check("go.enters-transmission", proves=["TERM-001", "OPT-071"], needs=GO, legal=True)
+@check("go.enters-transmission", proves=["TERM-001", "OPT-071", "TRN-003"], needs=GO, legal=True)
 def enters_transmission(t: ServerTarget) -> None:
     """After the ACK to GO the server takes requests, and says nothing before them."""
     with t.peer.transmitting() as session:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from nbdtest.conformance.capability import Capability
 from nbdtest.conformance.declare import check
-from nbdtest.conformance.expect import expect, expect_equal, expect_error, expect_in_step, expect_refused, expect_reply
+from nbdtest.conformance.expect import (
+    expect,
+    expect_equal,
+    expect_error,
+    expect_in_step,
+    expect_refused,
+    expect_reply,
+    expect_success,
+)
 from nbdtest.conformance.negotiation import Negotiation
 from nbdtest.conformance.server.malformed import meta_requests, named
 from nbdtest.conformance.target import ServerTarget
@@ -17,6 +25,7 @@ BASE = [Capability.BASE_ALLOCATION, Capability.EXPORT]
 BOTH = (Opt.LIST_META_CONTEXT, Opt.SET_META_CONTEXT)
 ALLOCATION = "base:allocation"
 _REGISTERED = ("base", "nbd-server", "qemu")
+_MOST_NAMES = 8
 SURPLUS = b"\0\0\0\1" + b"\0\0\0\5base:" + b"surplus!"
 
 
@@ -127,6 +136,9 @@ def unknown_namespace_is_ignored(t: ServerTarget) -> None:
             answer = ask(t.export, "x-nosuch:foo")
             expect_reply(answer, Rep.ACK)
             expect(not answer.parts, f"{list(answer.contexts())} for x-nosuch:foo", "nothing")
+            if t.has(Capability.BASE_ALLOCATION):
+                answer = ask(t.export, "x-nosuch:foo", ALLOCATION)
+                expect_equal(list(answer.contexts()), [ALLOCATION], "the contexts for x-nosuch:foo and base:allocation")
 
 
 @check("meta.no-query-lists-all", proves=["META-061", "META-063"], needs=META, legal=True)
@@ -224,6 +236,33 @@ def failure_undoes_selection(t: ServerTarget) -> None:
         if nego.option(Opt.SET_META_CONTEXT, meta_requests(t)["a query length beyond the data"]).is_ack:
             raise NotApplicable("the server accepts malformed queries")
         expect_no_context(t, nego)
+    if t.has(Capability.NAMES_MATTER):
+        with t.peer.negotiating(structured=True) as nego:
+            nego.set_meta(t.export, ALLOCATION)
+            expect_refused(nego.set_meta(t.unknown_export, ALLOCATION), requirement="META-086")
+            expect_no_context(t, nego)
+
+
+@check("meta.selection-does-not-add-up", proves=["META-071"], needs=[*BASE, Capability.OTHER_CONTEXT], legal=True)
+def selection_does_not_add_up(t: ServerTarget) -> None:
+    """A SET_META_CONTEXT that selects something else leaves nothing of an earlier selection."""
+    other = next(name for name in t.facts.contexts if name != ALLOCATION)
+    with t.peer.negotiating(structured=True) as nego:
+        nego.set_meta(t.export, ALLOCATION)
+        ids = set(nego.set_meta(t.export, other).contexts().values())
+        session = t.peer.begin_transmission(nego, t.export)
+        reply = expect_success(session.block_status(0, t.unit))
+        expect_equal(set(reply.extents()), ids, f"the ids of the contexts after {other!r} was selected last")
+
+
+@check("meta.listed-can-be-selected", proves=["META-064"], needs=BASE, legal=True)
+def listed_can_be_selected(t: ServerTarget) -> None:
+    """What LIST_META_CONTEXT names in full can be selected by that name."""
+    with t.peer.negotiating(structured=True) as nego:
+        for name in list(nego.list_meta(t.export).contexts())[:_MOST_NAMES]:
+            if not name.endswith(":"):
+                selected = list(nego.set_meta(t.export, name).contexts())
+                expect_equal(selected, [name], f"what SET_META_CONTEXT {name!r} selects")
 
 
 @check("meta.list-keeps-selection", proves=["META-071"], needs=BASE, legal=True)

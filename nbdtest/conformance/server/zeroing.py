@@ -53,7 +53,7 @@ def no_hole(t: ServerTarget) -> None:
 
 @check(
     "zeroes.no-hole-is-provisioned",
-    proves=["CMD-110"],
+    proves=["CMD-110", "META-033"],
     needs=[*ZEROES, Capability.BASE_ALLOCATION],
     legal=True,
     writes=True,

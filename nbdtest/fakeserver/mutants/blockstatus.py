@@ -52,7 +52,7 @@ def status_fails(server: FakeServer) -> None:
 
 @mutant(
     "status.chunk-without-extent",
-    breaks=["RPL-080", "RPL-090"],
+    breaks=["RPL-080", "RPL-090", "EXT-058"],
     checks=["status.chunk-length", "status.req-one-gives-one", "extended.status-length", "extended.status-count"],
 )
 def chunk_without_extent(server: FakeServer) -> None:
@@ -235,7 +235,7 @@ def unknown_bits(server: FakeServer) -> None:
 
 @mutant(
     "status.always-zero",
-    breaks=["META-036"],
+    breaks=["META-036", "META-030"],
     checks=["status.zero-reads-as-zero", "status.follows-writes", "zeroes.no-hole-is-provisioned"],
 )
 def always_zero(server: FakeServer) -> None:

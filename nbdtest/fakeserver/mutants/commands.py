@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nbdtest.fakeserver import actions
+from nbdtest.fakeserver.export import BlockSizes
 from nbdtest.fakeserver.mutants.edits import change_actions
 from nbdtest.fakeserver.mutants.registry import mutant
-from nbdtest.fakeserver.rendering import Asked
+from nbdtest.fakeserver.rendering import Asked, Frames
 from nbdtest.fakeserver.server import FakeServer
 from nbdtest.wire import Cmd, CmdFlag, Errno, Opt, TransmissionFlag
 
@@ -79,7 +80,7 @@ def bad_write_ends_session(server: FakeServer) -> None:
 
 @mutant(
     "command.unknown-flags-ignored",
-    breaks=["ERR-030", "ERR-031"],
+    breaks=["ERR-030", "ERR-031", "CMD-097", "EXT-052"],
     checks=[*_CHECKS_OF_FLAGS, "cache.flags-are-refused", "extended.unexpected-payload-is-skipped"],
 )
 def unknown_flags_ignored(server: FakeServer) -> None:
@@ -111,7 +112,9 @@ for _name, _command in zip(_FLAGGED, _ALL, strict=True):
 def _clamped(name: str, command: Cmd) -> None:
     others = ["command.errors-keep-the-session"] if command == Cmd.READ else []
 
-    @mutant(f"boundary.{name}-clamped", breaks=["SIZE-040"], checks=[f"boundary.{name}", *others])
+    breaks = {Cmd.WRITE: ["CMD-063"], Cmd.WRITE_ZEROES: ["CMD-120"]}.get(command, [])
+
+    @mutant(f"boundary.{name}-clamped", breaks=["SIZE-040", *breaks], checks=[f"boundary.{name}", *others])
     def clamped(server: FakeServer) -> None:
         """One command succeeds past the end of the export."""
         change_actions(
@@ -125,6 +128,68 @@ def _clamped(name: str, command: Cmd) -> None:
 for _name, _command in zip(_FLAGGED, _ALL, strict=True):
     if _command != Cmd.FLUSH:
         _clamped(_name, _command)
+
+
+def _odd_byte_refused(name: str, command: Cmd) -> None:
+    breaks = {
+        Cmd.READ: "CMD-005",
+        Cmd.WRITE: "CMD-060",
+        Cmd.TRIM: "FLAG-017",
+        Cmd.WRITE_ZEROES: "CMD-103",
+        Cmd.BLOCK_STATUS: "CMD-140",
+    }
+
+    @mutant(f"boundary.{name}-of-odd-byte-fails", breaks=[breaks[command]], checks=[f"boundary.{name}-inside"])
+    def refused(server: FakeServer) -> None:
+        """One command fails for the 512th byte of the export alone."""
+        server.on(command, where=lambda asked: (asked.offset, asked.length) == (511, 1)).reply(
+            actions.error(Errno.EINVAL)
+        )
+
+
+for _name, _command in zip(_FLAGGED, _ALL, strict=True):
+    if _command not in (Cmd.FLUSH, Cmd.CACHE):
+        _odd_byte_refused(_name, _command)
+
+
+@mutant("boundary.cache-of-nothing-unanswered", breaks=["FLAG-026"], checks=["boundary.cache-inside"])
+def cache_of_nothing(server: FakeServer) -> None:
+    """CACHE of 0 bytes is not answered."""
+    server.on(Cmd.CACHE, where=lambda asked: not asked.length).reply()
+
+
+_BEYOND = 32 << 20
+
+
+@mutant("boundary.long-read-gets-simple-error", breaks=["RPL-022"], checks=["boundary.read-beyond-maximum"])
+def long_read_simple(server: FakeServer) -> None:
+    """A READ that is longer than the maximum payload gets a simple reply although structured ones were negotiated."""
+    server.on(Cmd.READ, where=lambda asked: asked.length == _BEYOND + 512).rewrite(
+        lambda asked, plan: [actions.simple(Errno.EINVAL)] if asked.frames is Frames.STRUCTURED else plan
+    )
+
+
+@mutant("boundary.long-write-answered-twice", breaks=["CMD-064"], checks=["boundary.write-beyond-maximum"])
+def long_write_twice(server: FakeServer) -> None:
+    """A WRITE that is longer than the maximum payload is answered, and then its payload."""
+    server.change_exports(block_sizes=BlockSizes(maximum=1 << 20))
+    server.on(Cmd.WRITE, where=lambda asked: asked.length == (1 << 20) + 512).reply(
+        actions.simple(Errno.EINVAL), actions.simple(Errno.EINVAL)
+    )
+
+
+def _together_refused(name: str, command: Cmd) -> None:
+    more = ["FLAG-048"] if command == Cmd.WRITE_ZEROES else []
+
+    @mutant(f"flag.together-on-{name}-refused", breaks=["FLAG-042", *more], checks=[f"flag.together-on-{name}"])
+    def refused(server: FakeServer) -> None:
+        """One command is refused with two of its flags."""
+        server.on(command, where=lambda asked: int(asked.flags).bit_count() > 1).reply(actions.error(Errno.EINVAL))
+
+
+for _name, _command in zip(_FLAGGED, _ALL, strict=True):
+    if _command in (Cmd.READ, Cmd.WRITE_ZEROES, Cmd.BLOCK_STATUS):
+        _together_refused(_name, _command)
 
 
 @mutant("boundary.read-cut", breaks=["SIZE-040"], checks=["boundary.clamped-is-not-served", "boundary.read"])
@@ -142,12 +207,13 @@ def read_cut(server: FakeServer) -> None:
 
 @mutant(
     "command.flush-fails",
-    breaks=["FLAG-003", "FLAG-013"],
+    breaks=["FLAG-003", "FLAG-013", "CMD-077"],
     checks=[
         "flush.works",
         "promise.send-flush",
         "write.seen-by-next-connection",
         "flush.keeps-data",
+        "data.shadow-copy",
         "data.shadow-copy-by-turns",
         "data.flush-is-seen-by-others",
         "data.overlapping-connections",
@@ -160,7 +226,7 @@ def flush_fails(server: FakeServer) -> None:
 
 @mutant(
     "command.trim-fails",
-    breaks=["FLAG-003", "FLAG-017"],
+    breaks=["FLAG-003", "FLAG-017", "CMD-080"],
     checks=[
         "trim.works",
         "promise.send-trim",
@@ -177,7 +243,7 @@ def trim_fails(server: FakeServer) -> None:
 
 @mutant(
     "command.zeroes-fail",
-    breaks=["FLAG-003"],
+    breaks=["FLAG-003", "CMD-100"],
     checks=[
         "promise.send-write-zeroes",
         "df.mixed-range-is-data",
@@ -207,7 +273,7 @@ def df_fails(server: FakeServer) -> None:
 
 @mutant(
     "command.resize-offered",
-    breaks=["FLAG-025"],
+    breaks=["FLAG-025", "RSZ-001"],
     checks=["promise.no-resize", "resize.works", "resize.errors", "resize.past-new-end-is-enospc"],
 )
 def resize_offered(server: FakeServer) -> None:
@@ -234,7 +300,7 @@ def no_flush_or_fua(server: FakeServer) -> None:
     server.change_exports(can_flush=False, can_fua=False)
 
 
-@mutant("command.raw-errno", breaks=["ERR-001"], checks=["error.listed-values", "read.past-end-fails"])
+@mutant("command.raw-errno", breaks=["ERR-001", "RPL-013"], checks=["error.listed-values", "read.past-end-fails"])
 def raw_errno(server: FakeServer) -> None:
     """READ past the end fails with a number of the server's own machine."""
     _change_errors_past_end(server, Cmd.READ, Errno(14))
@@ -260,7 +326,7 @@ def enomem(server: FakeServer) -> None:
 
 @mutant(
     "cache.hangs-up",
-    breaks=["FLAG-026"],
+    breaks=["FLAG-026", "CMD-090"],
     checks=[
         "cache.is-answered",
         "cache.keeps-data-current",
@@ -371,7 +437,9 @@ def trim_past_end_is_eio(server: FakeServer) -> None:
 
 
 @mutant(
-    "extended.lengths-cut", breaks=["EXT-008"], checks=["extended.lengths-have-64-bits", "extended.zeroes-of-64-bits"]
+    "extended.lengths-cut",
+    breaks=["EXT-008", "EXT-068"],
+    checks=["extended.lengths-have-64-bits", "extended.zeroes-of-64-bits"],
 )
 def lengths_cut(server: FakeServer) -> None:
     """Under extended headers lengths are cut to 32 bits."""

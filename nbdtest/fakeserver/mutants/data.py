@@ -16,7 +16,7 @@ __all__: list[str] = []
 
 @mutant(
     "data.writes-forgotten",
-    breaks=["CMD-060"],
+    breaks=["CMD-060", "CMD-056"],
     checks=[
         "write.stores",
         "data.shadow-copy",
@@ -125,7 +125,7 @@ def private_caches(server: FakeServer) -> None:
     server.configure(quirks={"hides_writes_from_others"})
 
 
-@mutant("data.shifted", breaks=["CMD-005", "RPL-061"], checks=["read.returns-what-was-written"])
+@mutant("data.shifted", breaks=["CMD-005", "RPL-061", "CMD-001"], checks=["read.returns-what-was-written"])
 def shifted(server: FakeServer) -> None:
     """A READ of 17 units is answered from one unit further on."""
     change_actions(
@@ -301,7 +301,7 @@ def neighbours_overwritten(server: FakeServer) -> None:
 
 @mutant(
     "fault.read-succeeds",
-    breaks=["CMD-011", "CMD-014"],
+    breaks=["CMD-011", "CMD-014", "RPL-032"],
     checks=["fault.is-an-error", "fault.late-error-ends-session", "fault.no-done-before-error"],
 )
 def fault_read_succeeds(server: FakeServer) -> None:

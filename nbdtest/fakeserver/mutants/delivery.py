@@ -17,6 +17,8 @@ __all__: list[str] = []
         "delivery.handshake-by-bytes",
         "delivery.contexts-by-bytes",
         "delivery.requests-by-bytes",
+        "delivery.options-by-bytes",
+        "delivery.writes-by-bytes",
         "delivery.payload-in-pieces",
     ],
 )

@@ -132,6 +132,14 @@ def required_for_base(server: FakeServer) -> None:
     )
 
 
+@mutant("extended.required-to-select-base", breaks=["EXT-035"], checks=["extended.not-required-for-base"])
+def required_to_select_base(server: FakeServer) -> None:
+    """Selecting base:allocation demands extended headers."""
+    server.on(
+        Opt.SET_META_CONTEXT, where=lambda option: option.data.endswith(b"\0\0\0\1\0\0\0\x0fbase:allocation")
+    ).reply(actions.opt_error(Rep.ERR_EXT_HEADER_REQD))
+
+
 @mutant(
     "extended.required-when-agreed",
     breaks=["EXT-031"],
@@ -161,7 +169,7 @@ def data_accepted(server: FakeServer) -> None:
 
 @mutant(
     "extended.insisted-on",
-    breaks=["EXT-069"],
+    breaks=["EXT-069", "EXT-023"],
     checks=["extended.not-insisted-on", "info.unknown-export", "go.default-request-works", "info.malformed-is-invalid"],
 )
 def insisted_on(server: FakeServer) -> None:

@@ -19,13 +19,13 @@ def wrong_nbd_magic(server: FakeServer) -> None:
     server.on(Moment.GREETING).reply(mangle(actions.greeting(), flip=63))
 
 
-@mutant("greeting.wrong-option-magic", breaks=["HS-008"], checks=["greeting.option-magic"])
+@mutant("greeting.wrong-option-magic", breaks=["HS-008", "OLD-002"], checks=["greeting.option-magic"])
 def wrong_option_magic(server: FakeServer) -> None:
     """The second magic is neither that of newstyle nor that of oldstyle."""
     server.on(Moment.GREETING).reply(mangle(actions.greeting(), option_magic=0x1234_5678_9ABC_DEF0))
 
 
-@mutant("greeting.unknown-flag", breaks=["HS-032"], checks=["greeting.only-known-flags"])
+@mutant("greeting.unknown-flag", breaks=["HS-032", "FLAG-100"], checks=["greeting.only-known-flags"])
 def unknown_flag(server: FakeServer) -> None:
     """A handshake flag is set that nobody has defined."""
     flags = HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES | HandshakeFlag(1 << 5)
@@ -98,7 +98,6 @@ def never_padded(server: FakeServer) -> None:
         "export-name.padded",
         "export-name.not-padded",
         "export-name.enters-transmission",
-        "export-name.agrees-with-go",
         "export-name.unknown-ends-session",
     ],
 )
@@ -117,7 +116,9 @@ def size_little_endian(server: FakeServer) -> None:
 
 
 @mutant(
-    "export-name.no-flags", breaks=["FLAG-010", "HS-015"], checks=["export-name.flags", "export-name.agrees-with-go"]
+    "export-name.no-flags",
+    breaks=["FLAG-010", "HS-015", "HS-018"],
+    checks=["export-name.flags", "export-name.agrees-with-go"],
 )
 def no_flags(server: FakeServer) -> None:
     """The answer to EXPORT_NAME has bit 15 set and HAS_FLAGS clear."""
@@ -168,7 +169,7 @@ def ends_at_nul(server: FakeServer) -> None:
     server.configure(quirks={"ends_names_at_nul"})
 
 
-@mutant("oldstyle.wrong-magic", breaks=["OLD-002"], checks=["oldstyle.magics", "greeting.nbd-magic"])
+@mutant("oldstyle.wrong-magic", breaks=["OLD-002", "OLD-001"], checks=["oldstyle.magics", "greeting.nbd-magic"])
 def oldstyle_wrong_magic(server: FakeServer) -> None:
     """The first magic of an oldstyle greeting has its bytes in another order."""
     server.configure(style=Style.OLDSTYLE)
@@ -201,7 +202,7 @@ def oldstyle_size_in_kib(server: FakeServer) -> None:
     server.on(Moment.GREETING).reply(actions.oldstyle_greeting(size=server.disk.size // 1024))
 
 
-@mutant("oldstyle.fixed-newstyle", breaks=["OLD-009"], checks=["oldstyle.flags"])
+@mutant("oldstyle.fixed-newstyle", breaks=["OLD-009", "OLD-004"], checks=["oldstyle.flags"])
 def oldstyle_fixed_newstyle(server: FakeServer) -> None:
     """An oldstyle greeting has FIXED_NEWSTYLE in the upper half of its flags."""
     server.configure(style=Style.OLDSTYLE)

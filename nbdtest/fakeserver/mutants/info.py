@@ -108,7 +108,7 @@ def export_twice(server: FakeServer) -> None:
 
 @mutant(
     "info.without-type",
-    breaks=["REP-007"],
+    breaks=["REP-007", "REP-019", "REP-021"],
     checks=["info.has-a-type", "info.type-assigned", "info.nothing-about-unknown-export"],
 )
 def without_type(server: FakeServer) -> None:
@@ -154,7 +154,7 @@ def cached(server: FakeServer) -> None:
     server.on(Opt.INFO, nth=3, per_connection=True).reply(actions.info_export(size=512), actions.ack())
 
 
-@mutant("info.unknown-is-invalid", breaks=["OPT-090"], checks=["info.unknown-export"])
+@mutant("info.unknown-is-invalid", breaks=["OPT-090", "REP-039"], checks=["info.unknown-export"])
 def unknown_is_invalid(server: FakeServer) -> None:
     """An unknown export is an invalid request."""
     change_option_plans(
@@ -273,7 +273,7 @@ def insists_on_infos(server: FakeServer) -> None:
         )
 
 
-@mutant("go.always-insists", breaks=["OPT-095"], checks=["size.never-required-twice"])
+@mutant("go.always-insists", breaks=["OPT-095", "OPT-094"], checks=["size.never-required-twice"])
 def always_insists(server: FakeServer) -> None:
     """INFO that asks for block sizes alone is told to ask for them."""
     server.on(Opt.INFO, where=lambda asked: asked.data.endswith(b"\0\1\0\3")).reply(
@@ -386,7 +386,7 @@ def minimum_untold(server: FakeServer) -> None:
     )
 
 
-@mutant("size.minimum-untold-by-go", breaks=["SIZE-004"], checks=["size.told-when-asked"])
+@mutant("size.minimum-untold-by-go", breaks=["SIZE-004", "REP-022"], checks=["size.told-when-asked"])
 def minimum_untold_by_go(server: FakeServer) -> None:
     """A server with a minimum block size does not tell it to INFO that asks for it alone."""
     server.change_exports(block_sizes=BlockSizes(minimum=4096))
@@ -400,12 +400,7 @@ def minimum_untold_by_go(server: FakeServer) -> None:
     breaks=["OPT-097", "REP-041"],
     checks=[
         "size.required-says-which",
-        "export-name.size",
-        "export-name.flags",
-        "export-name.padded",
-        "export-name.not-padded",
         "export-name.enters-transmission",
-        "export-name.agrees-with-go",
         "go.default-request-works",
         "size.not-insisted-on",
     ],
@@ -425,12 +420,7 @@ def required_without_sizes(server: FakeServer) -> None:
     breaks=["COMPAT-015"],
     checks=[
         "size.not-insisted-on",
-        "export-name.size",
-        "export-name.flags",
-        "export-name.padded",
-        "export-name.not-padded",
         "export-name.enters-transmission",
-        "export-name.agrees-with-go",
         "go.default-request-works",
     ],
 )

@@ -26,7 +26,7 @@ def disc_answered(server: FakeServer) -> None:
 
 @mutant(
     "disc.stays",
-    breaks=["TERM-031", "CMD-073"],
+    breaks=["TERM-031", "CMD-073", "CMD-070"],
     checks=["disconnect.closes", "disconnect.at-once", "disconnect.finishes-reads"],
 )
 def disc_stays(server: FakeServer) -> None:
@@ -147,7 +147,9 @@ def transmission_without_request(server: FakeServer) -> None:
     _gives_up(server, Moment.TRANSMISSION, _COMMANDS)
 
 
-def _worn_out(server: FakeServer, step: Moment | Opt | Cmd, *, after: int, length: int | None = None) -> None:
+def _worn_out(
+    server: FakeServer, step: Moment | Opt | Cmd, *, after: int, length: int | None = None, data_ends: bytes = b""
+) -> None:
     """Greet nobody any more after so many requests or options of one kind."""
     seen: list[object] = []
 
@@ -155,7 +157,10 @@ def _worn_out(server: FakeServer, step: Moment | Opt | Cmd, *, after: int, lengt
         seen.append(received)
         return plan
 
-    fits = None if length is None else {"length": length}
+    def fits(received: object) -> bool:
+        data: bytes = getattr(received, "data", b"")
+        return length in (None, getattr(received, "length", None)) and data.endswith(data_ends)
+
     server.on(Moment.GREETING, where=lambda session: len(seen) > after).reply(actions.close())
     server.on(step, where=fits).rewrite(counts)
 
@@ -180,6 +185,80 @@ def reads_wear_out(server: FakeServer) -> None:
 def unread_replies_wear_out(server: FakeServer) -> None:
     """Three LISTs are the end of the server."""
     _worn_out(server, Opt.LIST, after=2)
+
+
+_WORN_OUT: tuple[tuple[str, str, Moment | Opt | Cmd, int, str], ...] = (
+    ("set-meta-contexts", "after-option-replies", Opt.SET_META_CONTEXT, 4, "Five SET_META_CONTEXTs"),
+    ("export-names", "before-option-reply", Opt.EXPORT_NAME, 3, "Four EXPORT_NAMEs"),
+    ("caches", "with-other-commands-in-flight", Cmd.CACHE, 2, "Three CACHEs"),
+    ("writes", "with-writes-in-flight", Cmd.WRITE, 20, "Twenty WRITEs"),
+    ("discs", "after-second-disc", Cmd.DISC, 2, "Three DISCs"),
+)
+for _name, _seen_by, _step, _after, _many in _WORN_OUT:
+
+    def _apply(server: FakeServer, step: Moment | Opt | Cmd = _step, after: int = _after) -> None:
+        _worn_out(server, step, after=after)
+
+    _apply.__doc__ = f"{_many} are the end of the server."
+    mutant(
+        f"leaving.{_name}-wear-out",
+        breaks=["TERM-041"],
+        checks=[f"leaving.{_seen_by}"],
+        spoils="every check that sends as many is the end of the server",
+    )(_apply)
+
+
+@mutant("leaving.goes-for-names-wear-out", breaks=["TERM-041"], checks=["leaving.before-option-reply"])
+def goes_for_names_wear_out(server: FakeServer) -> None:
+    """Three GOs that ask for the name alone are the end of the server."""
+    _worn_out(server, Opt.GO, after=2, data_ends=b"\0\1\0\1")
+
+
+@mutant("leaving.reads-of-256-kib-wear-out", breaks=["TERM-041"], checks=["leaving.within-a-reply"])
+def reads_of_256_kib_wear_out(server: FakeServer) -> None:
+    """Three READs of 256 KiB are the end of the server."""
+    _worn_out(server, Cmd.READ, after=2, length=256 << 10)
+
+
+@mutant("leaving.memory-leaks", breaks=["TERM-041"], checks=["leaving.leaks-nothing"])
+def memory_leaks(server: FakeServer) -> None:
+    """Every connection leaves 1 MiB of memory behind."""
+    kept: list[bytes] = []
+
+    def keep(session: object, plan: actions.Plan) -> actions.Plan:
+        kept.append(b"x" * (1 << 20))
+        return plan
+
+    server.on(Moment.CONNECT).rewrite(keep)
+
+
+@mutant(
+    "tls.starttls-wears-out",
+    breaks=["TERM-041"],
+    checks=["leaving.during-starttls"],
+    spoils="every check that starts TLS as often is the end of the server",
+)
+def starttls_wears_out(server: FakeServer) -> None:
+    """Eight STARTTLSs are the end of the server."""
+    _worn_out(server, Opt.STARTTLS, after=7)
+
+
+@mutant(
+    "tls.exports-wear-out",
+    breaks=["TERM-041"],
+    checks=["leaving.under-tls"],
+    spoils="every check that opens the export under TLS as often is the end of the server",
+)
+def tls_exports_wear_out(server: FakeServer) -> None:
+    """Eight clients that open an export under TLS are the end of the server."""
+    seen: list[object] = []
+
+    def counts(session: object, plan: actions.Plan) -> actions.Plan:
+        seen.append(session)
+        return plan
+
+    server.on(Moment.GREETING, where=lambda session: len(seen) > 7).reply(actions.close())
+    server.on(Moment.TRANSMISSION, where=lambda session: session.in_tls).rewrite(counts)
 
 
 @mutant(

@@ -58,7 +58,7 @@ def read_only_writes(server: FakeServer) -> None:
 
 @mutant(
     "limits.read-only-is-einval",
-    breaks=["ERR-026", "CMD-135"],
+    breaks=["ERR-026", "CMD-135", "ERR-002"],
     checks=["read-only.write-fails", "read-only.zeroes-give-eperm"],
 )
 def read_only_is_einval(server: FakeServer) -> None:
@@ -73,7 +73,9 @@ def read_only_is_einval(server: FakeServer) -> None:
 
 
 @mutant(
-    "limits.read-only-payload-left", breaks=["CMD-064"], checks=["read-only.write-payload-is-skipped", "write.baseline"]
+    "limits.read-only-payload-left",
+    breaks=["CMD-064", "COMPAT-011"],
+    checks=["read-only.write-payload-is-skipped", "write.baseline"],
 )
 def read_only_payload_left(server: FakeServer) -> None:
     """The data of a WRITE to a read-only export are taken for requests."""
@@ -173,6 +175,13 @@ def misaligned_rounded(server: FakeServer) -> None:
     server.configure(quirks={"skips_alignment_check", "rounds_misaligned_writes"})
 
 
+@mutant("limits.misaligned-hangs-up", breaks=["SIZE-014", "OPT-086"], checks=["size.misaligned-write-is-exact"])
+def misaligned_hangs_up(server: FakeServer) -> None:
+    """A misaligned WRITE ends the session, also of a client that was not told of the minimum block size."""
+    server.change_exports(block_sizes=BlockSizes(minimum=4096))
+    server.on(Cmd.WRITE, where=lambda asked: asked.length % 4096).reply(actions.close())
+
+
 @mutant(
     "limits.long-zeroes-end-session",
     breaks=["SIZE-034"],
@@ -204,7 +213,7 @@ def fast_zero_without_zeroes(server: FakeServer) -> None:
     server.change_exports(flags=flags.HAS_FLAGS | flags.SEND_FLUSH | flags.SEND_FUA | flags.SEND_FAST_ZERO)
 
 
-@mutant("fast-zero.einval", breaks=["FLAG-003"], checks=["fast-zero.done-or-refused"])
+@mutant("fast-zero.einval", breaks=["FLAG-003", "ERR-008"], checks=["fast-zero.done-or-refused"])
 def fast_zero_einval(server: FakeServer) -> None:
     """FAST_ZERO is offered and refused with EINVAL."""
     server.on(Cmd.WRITE_ZEROES, where=lambda asked: asked.flags == 16).reply(actions.error(Errno.EINVAL))
@@ -212,7 +221,7 @@ def fast_zero_einval(server: FakeServer) -> None:
 
 @mutant(
     "fast-zero.enotsup-unasked",
-    breaks=["CMD-111", "CMD-116"],
+    breaks=["CMD-111", "CMD-116", "FLAG-048"],
     checks=[
         "fast-zero.enotsup-only-if-asked",
         "zeroes.no-hole",

@@ -11,6 +11,7 @@ from nbdtest.fakeserver.actions import Action, Plan
 from nbdtest.fakeserver.contexts import Allocation, UserContext
 from nbdtest.fakeserver.mutants.edits import change_option_plans
 from nbdtest.fakeserver.mutants.registry import mutant
+from nbdtest.fakeserver.rendering import Asked
 from nbdtest.fakeserver.server import FakeServer
 from nbdtest.wire import (
     Cmd,
@@ -70,7 +71,7 @@ def list_within(server: FakeServer) -> None:
 
 @mutant(
     "meta.no-namespace",
-    breaks=["META-011"],
+    breaks=["META-011", "META-012"],
     checks=[
         "meta.name-has-namespace",
         "meta.namespace-is-registered",
@@ -161,6 +162,33 @@ def unknown_leaf_refused(server: FakeServer) -> None:
 def unknown_namespace_refused(server: FakeServer) -> None:
     """A query in an unknown namespace is answered with ERR_UNKNOWN."""
     _answer(server, _BOTH, lambda queries: queries == ("x-nosuch:foo",), actions.opt_error(Rep.ERR_UNKNOWN))
+
+
+@mutant("meta.listed-unselectable", breaks=["META-064"], checks=["meta.listed-can-be-selected"])
+def listed_unselectable(server: FakeServer) -> None:
+    """A context is listed that nobody can select."""
+
+    def one_more(option: Option, plan: Plan) -> Plan:
+        return plan if _queries(option) else (actions.meta_context("x-promised:a"), *plan)
+
+    change_option_plans(server, _LIST, one_more)
+
+
+@mutant(
+    "meta.selections-add-up",
+    breaks=["META-071"],
+    checks=["meta.selection-does-not-add-up"],
+)
+def selections_add_up(server: FakeServer) -> None:
+    """Block status tells also of a context that was selected earlier, under the id 7."""
+
+    def both(asked: Asked, plan: Plan) -> Plan:
+        told = [each for each in plan if isinstance(each, actions.Status)]
+        if len(told) != 1 or len(asked.contexts) != 1 or _ALLOCATION in asked.contexts:
+            return plan
+        return (*plan, actions.status(7, *told[0].extents))
+
+    server.on(Cmd.BLOCK_STATUS).rewrite(both)
 
 
 @mutant("meta.no-query-lists-nothing", breaks=["META-061"], checks=["meta.no-query-lists-all"])

@@ -241,7 +241,7 @@ def starttls_data_left(server: FakeServer) -> None:
     server.on(Opt.STARTTLS, where=lambda option: option.data).reply(actions.opt_reply(Rep.ACK))
 
 
-@mutant("list.unsupported", breaks=["COMPAT-008"], checks=["list.is-served-or-forbidden"])
+@mutant("list.unsupported", breaks=["COMPAT-008", "REP-034"], checks=["list.is-served-or-forbidden"])
 def list_unsupported(server: FakeServer) -> None:
     """LIST is unknown to the server."""
     server.on(Opt.LIST).reply(actions.opt_error(Rep.ERR_UNSUP))
@@ -262,7 +262,7 @@ def list_without_the_export(server: FakeServer) -> None:
 
 @mutant(
     "list.name-length-too-large",
-    breaks=["REP-004"],
+    breaks=["REP-004", "REP-003"],
     checks=[
         "list.name-length-fits",
         "list.one-reply-per-export",
@@ -313,7 +313,7 @@ def list_other_description(server: FakeServer) -> None:
     )
 
 
-@mutant("string.latin-1", breaks=["CONV-002"], checks=["string.is-utf-8"])
+@mutant("string.latin-1", breaks=["CONV-002", "REP-032"], checks=["string.is-utf-8"])
 def latin_1(server: FakeServer) -> None:
     """The text of ERR_UNSUP is Latin-1."""
     change_replies(server, Rep.ERR_UNSUP, lambda data: "unbekannte Größe".encode("latin-1"))

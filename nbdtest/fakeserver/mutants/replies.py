@@ -45,13 +45,13 @@ def _text_chunk(errno: int, length: int, text: bytes, type: ReplyType = ReplyTyp
     return actions.chunk(type, errno.to_bytes(4, "big") + length.to_bytes(2, "big") + text + rest)
 
 
-@mutant("reply.simple-wrong-cookie", breaks=["RPL-005"], checks=["reply.echoes-cookie"])
+@mutant("reply.simple-wrong-cookie", breaks=["RPL-005", "RPL-015"], checks=["reply.echoes-cookie"])
 def wrong_cookie(server: FakeServer) -> None:
     """Simple replies carry the lower half of the cookie only."""
     server.on_send(SimpleReply).rewrite(lambda reply: replace(reply, cookie=reply.cookie % _HIGH))
 
 
-@mutant("reply.error-cookie-lost", breaks=["RPL-005"], checks=["reply.echoes-cookie"])
+@mutant("reply.error-cookie-lost", breaks=["RPL-005", "RPL-038"], checks=["reply.echoes-cookie"])
 def error_cookie_lost(server: FakeServer) -> None:
     """Error chunks for cookies of more than 32 bits have cookie 0."""
     server.on_send(StructuredReply, where=lambda chunk: chunk.type.is_error and chunk.cookie >= _HIGH).rewrite(
@@ -344,7 +344,7 @@ def _other_error(server: FakeServer, change: Callable[[Asked, actions.Error], li
     )
 
 
-@mutant("chunk.short-error", breaks=["RPL-102"], checks=["chunk.error-length", "chunk.error-message-fits"])
+@mutant("chunk.short-error", breaks=["RPL-102", "RPL-100"], checks=["chunk.error-length", "chunk.error-message-fits"])
 def short_error(server: FakeServer) -> None:
     """ERROR has no message length."""
     _other_error(server, lambda asked, each: [actions.chunk(ReplyType.ERROR, int(each.errno).to_bytes(4, "big"))])
@@ -435,7 +435,7 @@ def error_offset_for_unknown(server: FakeServer) -> None:
 
 @mutant(
     "chunk.failure-without-error",
-    breaks=["CMD-038"],
+    breaks=["CMD-038", "RPL-054"],
     checks=[
         "chunk.failure-has-error",
         "chunk.done-is-last",
@@ -483,7 +483,7 @@ def odd_cuts(server: FakeServer) -> None:
 
 @mutant(
     "extended.simple-error",
-    breaks=["EXT-009"],
+    breaks=["EXT-009", "EXT-014"],
     checks=[
         "extended.every-reply",
         "flag.foreign-on-flush",
@@ -515,7 +515,7 @@ def short_cookie(server: FakeServer) -> None:
 @mutant(
     "extended.wrong-length",
     breaks=["EXT-012"],
-    checks=["extended.length-below-4-gib", "data.shadow-copy-by-turns"],
+    checks=["extended.length-below-4-gib"],
 )
 def wrong_length(server: FakeServer) -> None:
     """The length of extended chunks with three sectors of content does not count the offset."""
@@ -572,7 +572,7 @@ def df_unsaid(server: FakeServer) -> None:
     server.on(Cmd.READ, where=lambda asked: CmdFlag.DF in asked.flags).reply(actions.data())
 
 
-@mutant("df.always-offered", breaks=["FLAG-020"], checks=["df.not-offered-without-structured"])
+@mutant("df.always-offered", breaks=["FLAG-020", "EXT-017"], checks=["df.not-offered-without-structured"])
 def df_always_offered(server: FakeServer) -> None:
     """SEND_DF is set without structured replies."""
     export = server.settings.exports[0]

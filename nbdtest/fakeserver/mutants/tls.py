@@ -70,7 +70,7 @@ def demanded_without_fixed(server: FakeServer) -> None:
 
 @mutant(
     "starttls.first-option-only",
-    breaks=["TLS-036", "TLS-024"],
+    breaks=["TLS-036", "TLS-024", "COMPAT-014"],
     checks=[
         "starttls.is-acknowledged",
         "tls.follows-other-options",
@@ -166,6 +166,17 @@ def forced_structured_in_clear(server: FakeServer) -> None:
     """A server that insists on TLS agrees on structured replies in clear."""
     server.configure(tls_mode=TLSMode.REQUIRED)
     server.on(Opt.STRUCTURED_REPLY).rewrite(_where_refused(Rep.ERR_TLS_REQD, actions.ack()))
+
+
+@mutant(
+    "starttls.forced-list-is-forbidden",
+    breaks=["REP-037", "TLS-031"],
+    checks=["starttls.forced-for-every-option", "starttls.mode-is-one-of-three"],
+)
+def forced_list_is_forbidden(server: FakeServer) -> None:
+    """A server that insists on TLS answers LIST in clear with ERR_POLICY."""
+    server.configure(tls_mode=TLSMode.REQUIRED)
+    server.on(Opt.LIST).rewrite(_where_refused(Rep.ERR_TLS_REQD, actions.opt_error(Rep.ERR_POLICY)))
 
 
 @mutant(
@@ -336,7 +347,7 @@ def plaintext_kept(server: FakeServer) -> None:
 
 @mutant(
     "tls.returns-to-clear",
-    breaks=["TLS-027", "TLS-028", "TLS-030"],
+    breaks=["TLS-027", "TLS-028", "TLS-030", "TERM-008"],
     checks=[
         "tls.clear-inside-handshake-is-not-served",
         "tls.clear-inside-tls-is-not-served",
