@@ -13,6 +13,9 @@ from nbdtest.fakeserver.mutants import MUTANTS
 from nbdtest.fixtures.parsing import parse_server
 from nbdtest.fixtures.sources import open_source
 from nbdtest.report.results import Outcome
+from tests.conformance.test_mutants import IN_A_PROCESS
+from tests.conformance.test_mutants import OURS as IN_PROCESS
+from tests.conformance.test_tls import OURS as UNDER_TLS_MUTANTS
 
 CHECKS = {item.id: item for item in each_check()}
 COMPLAINS = (Outcome.FAILED, Outcome.WARNED)
@@ -47,6 +50,11 @@ def test_a_correct_server_is_not_complained_about(spec: str) -> None:
     ids = [id for named in WRONG.values() for id in named]
     needs_tls = {id for id in ids if Capability.TLS_LAYER in CHECKS[id].needs} if spec == "builtin" else set()
     assert outcomes(spec, ids) == {id: Outcome.SKIPPED if id in needs_tls else Outcome.PASSED for id in ids}
+
+
+def test_every_mutant_is_run_by_some_test() -> None:
+    assert set(WRONG) == IN_A_PROCESS
+    assert MUTANTS.keys() - {*IN_PROCESS, *UNDER_TLS_MUTANTS, *WRONG} == set()
 
 
 @pytest.mark.parametrize("name", WRONG)
