@@ -2,10 +2,10 @@
 
     python benchmarks/fakeserver_speed.py [--rounds 15] [--cpu 0]
 
-Three servers hold the same random disk: `nbdkit memory` with its default threads, the same with `-t 1`, and
-`nbdtest serve`. One client process visits them in turn, in short rounds; what counts is the median of the rounds'
-ratios, because single figures on a shared machine say nothing. Clients and servers share one CPU: a wake-up across CPUs
-costs more than a whole request.
+Four servers hold the same random disk: `nbdkit memory` with its default threads, the same with `-t 1`, `nbdtest serve`,
+and the same with a rule that waits for a READ that never comes. One client process visits them in turn, in short
+rounds; what counts is the median of the rounds' ratios, because single figures on a shared machine say nothing. Clients
+and servers share one CPU: a wake-up across CPUs costs more than a whole request.
 
 Needs nbdkit and /usr/bin/python3 with python3-libnbd.
 """
@@ -23,6 +23,8 @@ import time
 from pathlib import Path
 
 DISK = 64 << 20
+RULES = [{"on": {"Cmd": 0}, "nth": 1 << 40, "reply": [{"action": "close"}]}]
+OURS = {"nbdtest": "", "nbdtest-rules": " with a rule"}
 CLIENT = r"""
 import json, nbd, sys, time
 
@@ -93,13 +95,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="nbdt-") as folder:
         image = Path(folder, "disk")
         image.write_bytes(os.urandom(DISK))
-        paths = {name: f"{folder}/{name}.sock" for name in ("nbdkit", "nbdkit-t1", "nbdtest")}
+        paths = {name: f"{folder}/{name}.sock" for name in ("nbdkit", "nbdkit-t1", *OURS)}
+        rules = Path(folder, "rules.json")
+        rules.write_text(json.dumps(RULES))
+        serve = [sys.executable, "-m", "nbdtest", "serve", "--size", str(DISK)]
         servers = [
             subprocess.Popen(["nbdkit", "-f", "-U", paths["nbdkit"], "memory", str(DISK)]),
             subprocess.Popen(["nbdkit", "-f", "-t", "1", "-U", paths["nbdkit-t1"], "memory", str(DISK)]),
-            subprocess.Popen(
-                [sys.executable, "-m", "nbdtest", "serve", "--unix", paths["nbdtest"], "--size", str(DISK)]
-            ),
+            subprocess.Popen([*serve, "--unix", paths["nbdtest"]]),
+            subprocess.Popen([*serve, "--unix", paths["nbdtest-rules"], "--rules", str(rules)]),
         ]
         try:
             for path in paths.values():
@@ -128,12 +132,13 @@ def report(paths: dict[str, str], rounds: int) -> None:
     for line in told.splitlines():
         kind, row = json.loads(line)
         rows.setdefault(kind, []).append(row)
-    print(f"{'':26}{'a second':>10}{'/ nbdkit':>10}{'/ -t 1':>10}")
+    print(f"{'':38}{'a second':>10}{'/ nbdkit':>10}{'/ -t 1':>10}")
     for kind, each in rows.items():
-        rate = statistics.median(row["nbdtest"] for row in each)
-        default = statistics.median(row["nbdtest"] / row["nbdkit"] for row in each)
-        single = statistics.median(row["nbdtest"] / row["nbdkit-t1"] for row in each)
-        print(f"{kind:26}{rate:10.0f}{default:10.2f}{single:10.2f}")
+        for ours, addition in OURS.items():
+            rate = statistics.median(row[ours] for row in each)
+            default = statistics.median(row[ours] / row["nbdkit"] for row in each)
+            single = statistics.median(row[ours] / row["nbdkit-t1"] for row in each)
+            print(f"{kind + addition:38}{rate:10.0f}{default:10.2f}{single:10.2f}")
 
 
 if __name__ == "__main__":
