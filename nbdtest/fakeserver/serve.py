@@ -96,9 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--tls-certificates", metavar="DIR", help="ca-cert.pem, server-cert.pem, server-key.pem")
     how.add_argument("--tls-psk", metavar="FILE", help="identity:hexkey lines")
     how.add_argument("--mutant", metavar="NAME", help="one deliberate bug; `nbdtest list mutants` shows all")
-    how.add_argument(
-        "--rules", metavar="FILE", help="misbehave by the rules in a JSON file (RuleBook.to_json)"
-    )
+    how.add_argument("--rules", metavar="FILE", help="misbehave by the rules in a JSON file (RuleBook.to_json)")
     how.add_argument("--log", action="store_true", help="tell on stderr what is received and sent")
 
 
