@@ -36,6 +36,13 @@ def go_nowhere(handle: NBD) -> None:
         handle.set_export_name("")
 
 
+def knows_size(handle: NBD) -> bool:
+    try:
+        return handle.get_size() == 4096
+    except Error:
+        return False
+
+
 @pytest.fixture(scope="module")
 def sessions() -> list[Session]:
     """The sessions of the server, the newest last."""
@@ -68,12 +75,18 @@ def test_both_sides_agree_after_any_options(
         handle.set_request_meta_context(False)
         handle.set_request_structured_replies(False)
         handle.connect_unix(server.path)
+        described = False
         for step in [*before, *(["starttls"] if tls else []), *after]:
+            encrypted = handle.get_tls_negotiated()
             try:
                 STEPS[step](handle)
             except Error:
                 assert handle.aio_is_negotiating(), step
             session = sessions[-1]
+            if step in ("info", "go nowhere"):
+                described = step == "info"
+            described = described and handle.get_tls_negotiated() == encrypted
+            assert knows_size(handle) == described
             assert handle.get_tls_negotiated() == session.in_tls
             assert handle.get_extended_headers_negotiated() == session.extended
             assert handle.get_structured_replies_negotiated() == (session.structured or session.extended)
