@@ -24,6 +24,7 @@ _WORDS = (
 )
 _HOW = re.compile(r"was killed by (\w+)|exited with (status \d+)")
 _SUMMARY = re.compile(r"SUMMARY: (\w+): ([\w-]+)(?:.* in (\w+))?")
+_FRAME = re.compile(r"^ *#\d+ 0x[0-9a-f]+ in (.+) (\S+)$", re.MULTILINE)
 _RUNTIME_ERROR = re.compile(r"([^\s:]+):\d+:\d+: runtime error: (.*)")
 _NUMBER = re.compile(r"0x[0-9a-f]+|-?\d+")
 
@@ -45,7 +46,10 @@ def sanitizer_report(output: str) -> str:
 def sanitizer_site(output: str) -> str:
     """Name what the first sanitizer that complains in `output` has found, and in which function or file."""
     if found := _SUMMARY.search(output):
-        return " ".join(part for part in found.groups() if part)
+        tool, what, where = found.groups()
+        # The summary names memcpy when somebody else gave it the wrong length.
+        own = (name for name, file in _FRAME.findall(output) if not name.startswith("__") and "sanitizer" not in file)
+        return " ".join(part for part in (tool, what, next(own, where)) if part)
     if found := _RUNTIME_ERROR.search(output):
         return f"{found[1]}: {_NUMBER.sub('N', found[2])}"
     return ""

@@ -45,8 +45,10 @@ def test_the_last_of_several_assertions_is_what_killed() -> None:
 ASAN = """\
 ==4711==ERROR: AddressSanitizer: heap-buffer-overflow on address 0x61d000001880 at pc 0x7f
 READ of size 5000 at 0x61d000001880 thread T0
-    #0 0x7f in read_it ./server.c:40
-SUMMARY: AddressSanitizer: heap-buffer-overflow ./server.c:40 in read_it
+    #0 0x7f in __interceptor_memcpy ../../../../src/libsanitizer/sanitizer_common/sanitizer_common_interceptors.inc:827
+    #1 0x55 in read_it ./server.c:40
+    #2 0x55 in main ./server.c:90
+SUMMARY: AddressSanitizer: heap-buffer-overflow ../../../../src/libsanitizer/x.inc:827 in __interceptor_memcpy
 """
 UBSAN = "server.c:12:5: runtime error: left shift of 255 by 24 places cannot be represented in type 'int'"
 

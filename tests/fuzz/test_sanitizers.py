@@ -47,3 +47,4 @@ def test_a_sanitizers_report_is_a_finding(server: str) -> None:
     assert problem is not None
     assert problem.kind is Kind.SANITIZER
     assert "heap-buffer-overflow" in problem.detail
+    assert problem.site == "AddressSanitizer heap-buffer-overflow main"
