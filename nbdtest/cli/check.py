@@ -14,7 +14,7 @@ from nbdtest.errors import UsageError
 from nbdtest.fixtures.deviations import deviation_for, format_deviations, read_deviations
 from nbdtest.fixtures.parsing import FORMS, parse_servers
 from nbdtest.fixtures.report_files import refuse_unwritable, write_report, write_text
-from nbdtest.fixtures.subject import DEFAULT_TIMEOUT_S, Settings, Subject, rules_of
+from nbdtest.fixtures.subject import DEFAULT_TIMEOUT_S, Settings, Subject, locked_out, rules_of
 from nbdtest.report.json_document import json_document
 from nbdtest.report.rendering import WRITERS
 from nbdtest.report.results import Level, Outcome, Report, Result, TargetInfo
@@ -121,6 +121,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     for target in targets:
         console.say(f"{target.name}: {verdict(report, target.name)}", style="bold")
+        if advice := locked_out(target):
+            console.say(f"  {advice}")
     if arguments.json:
         sys.stdout.write(json_document(report))
     for path in arguments.report:

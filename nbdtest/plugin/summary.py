@@ -16,7 +16,7 @@ import nbdtest
 from nbdtest.conformance.declare import Check
 from nbdtest.errors import UsageError
 from nbdtest.fixtures.report_files import write_report
-from nbdtest.fixtures.subject import Subject, rules_of
+from nbdtest.fixtures.subject import Subject, locked_out, rules_of
 from nbdtest.report.json_document import result_from_row, target_from_row, target_row
 from nbdtest.report.results import Level, Outcome, Report, Result, TargetInfo
 from nbdtest.report.wording import printable, rule_lines, verdict, word
@@ -152,6 +152,8 @@ class Summary:
                 _print_result(terminal, report, result, repeat(subject, result.check, self._seed))
         if subject.note:
             terminal.write_line(f"  {subject.note} (--nbd-allow-writes runs them)")
+        if advice := locked_out(target):
+            terminal.write_line(f"  {advice}")
 
 
 def _print_result(terminal: pytest.TerminalReporter, report: Report, result: Result, again: str) -> None:
