@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import gc
 import io
+import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -270,6 +273,11 @@ class TestHandle:
         prepared.far.setblocking(True)
         prepared.far.settimeout(10)
         assert prepared.far.recv(100) == b""
+
+    @pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps])
+    def test_it_cannot_be_copied(self, handle: NBD, way: Callable[[NBD], object]) -> None:
+        with pytest.raises(TypeError, match="a handle cannot be copied"):
+            way(handle)
 
     def test_it_says_what_it_is(self, handle: NBD) -> None:
         handle.set_handle_name("mine")

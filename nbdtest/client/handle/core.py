@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from nbdtest.client.constants import STRICT_MASK
 from nbdtest.client.debug import Reporter, print_exception
@@ -117,6 +117,9 @@ class HandleCore:
     def __del__(self) -> None:
         if not getattr(self, "_closed", True) and not self._entered:
             self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a handle cannot be copied or pickled: it is one connection")
 
     def __repr__(self) -> str:
         if self._closed:
