@@ -210,6 +210,7 @@ def test_the_suite_takes_a_vsock_uri(fake: FakeServer, port: int) -> None:
 @pytest.mark.parametrize(
     "command",
     [f"{sys.executable} -m nbdtest serve --size 1M --vsock {{vsock}}", "nbdkit -f --vsock -p {vsock} memory 1M"],
+    ids=["nbdtest", "nbdkit"],  # the path of this Python is not spelled alike on the host and in the guest
 )
 def test_the_suite_starts_servers_that_listen_on_vsock(command: str) -> None:
     check = [
