@@ -19,8 +19,9 @@ class NBD(ConfiguringCalls, ConnectingCalls, ExtraCalls, AsynchronousCalls, Poll
     """An NBD handle. It connects once; `with NBD() as h:` closes it.
 
     Calls of one handle can come from several threads: each runs to its end before the next begins, also one that waits,
-    such as `poll`. Whoever must not wait for that asks `aio_in_flight`, or polls with a limit. Callbacks run inside a
-    call, and cannot call the same handle, except for the calls that only say in which state it is.
+    such as `poll`. Whoever must not wait for that asks `aio_in_flight`, or polls with a limit; only `close` ends a call
+    that waits. Callbacks and signal handlers run inside a call, and cannot call the same handle, except for the calls
+    that only say in which state it is.
     """
 
     def __enter__(self) -> Self:
