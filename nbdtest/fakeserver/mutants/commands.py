@@ -88,16 +88,12 @@ def unknown_flags_ignored(server: FakeServer) -> None:
     server.configure(quirks={"skips_flag_check"})
 
 
-_CHECKS_OF_WRITES_WITH_FUA = [
-    "write.fua",
-    "data.shadow-copy",
-    "data.shadow-copy-by-turns",
-    "data.fua-is-seen-by-others",
-]
+_SHADOWS = ["data.shadow-copy", "data.shadow-copy-by-turns"]
+_CHECKS_OF_WRITES_WITH_FUA = ["write.fua", *_SHADOWS, "data.fua-is-seen-by-others"]
 
 
 def _fua_refused(name: str, command: Cmd) -> None:
-    others = _CHECKS_OF_WRITES_WITH_FUA if command == Cmd.WRITE else []
+    others = {Cmd.WRITE: _CHECKS_OF_WRITES_WITH_FUA, Cmd.WRITE_ZEROES: _SHADOWS}.get(command, [])
 
     @mutant(f"flag.fua-on-{name}-refused", breaks=["FLAG-042"], checks=[f"flag.fua-on-{name}", *others])
     def refused(server: FakeServer) -> None:
@@ -234,6 +230,8 @@ def flush_fails(server: FakeServer) -> None:
         "boundary.trim",
         "data.shadow-copy",
         "data.shadow-copy-by-turns",
+        "boundary.trim-inside",
+        "delivery.writes-by-bytes",
     ],
 )
 def trim_fails(server: FakeServer) -> None:
@@ -258,6 +256,8 @@ def trim_fails(server: FakeServer) -> None:
         "data.shadow-copy",
         "data.shadow-copy-by-turns",
         "data.zeroes-and-data-side-by-side",
+        "boundary.write-zeroes-inside",
+        "delivery.writes-by-bytes",
     ],
 )
 def zeroes_fail(server: FakeServer) -> None:
@@ -335,6 +335,7 @@ def enomem(server: FakeServer) -> None:
         "flag.fua-on-cache",
         "command.errors-keep-the-session",
         "boundary.cache",
+        "boundary.cache-inside",
     ],
 )
 def cache_hangs_up(server: FakeServer) -> None:

@@ -47,6 +47,7 @@ __all__: list[str] = []
         "data.zeroes-and-data-side-by-side",
         "data.survives-a-cut",
         "data.overlapping-connections",
+        "delivery.writes-by-bytes",
     ],
 )
 def writes_forgotten(server: FakeServer) -> None:
@@ -214,6 +215,7 @@ def long_reads_short(server: FakeServer) -> None:
         "data.shadow-copy-by-turns",
         "data.zeroes-and-data-side-by-side",
         "data.overlapping-connections",
+        "delivery.writes-by-bytes",
     ],
 )
 def lost_after_disc(server: FakeServer) -> None:
@@ -251,6 +253,7 @@ def stale_after_cache(server: FakeServer) -> None:
         "data.shadow-copy-by-turns",
         "data.flush-is-seen-by-others",
         "data.overlapping-connections",
+        "data.shadow-copy",
     ],
 )
 def flush_loses(server: FakeServer) -> None:

@@ -123,6 +123,7 @@ def not_after_structured(server: FakeServer) -> None:
         "meta.query-filters-list",
         "meta.list-malformed-is-invalid",
         "meta.surplus-is-invalid",
+        "meta.unknown-namespace-is-ignored",
     ],
 )
 def required_for_base(server: FakeServer) -> None:

@@ -376,6 +376,11 @@ def maximum_64_kib(server: FakeServer) -> None:
         "size.default-takes-single-bytes",
         "data.shadow-copy",
         "data.shadow-copy-by-turns",
+        "boundary.read-inside",
+        "boundary.write-inside",
+        "boundary.trim-inside",
+        "boundary.write-zeroes-inside",
+        "boundary.block-status-inside",
     ],
 )
 def minimum_untold(server: FakeServer) -> None:

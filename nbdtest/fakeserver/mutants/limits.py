@@ -106,7 +106,7 @@ def refused_write_left(server: FakeServer) -> None:
 @mutant(
     "limits.small-payloads",
     breaks=["SIZE-009"],
-    checks=["size.default-serves-32-mib", "write.of-every-length", "write.of-odd-length"],
+    checks=["size.default-serves-32-mib", "write.of-every-length", "write.of-odd-length", "boundary.read-inside"],
 )
 def small_payloads(server: FakeServer) -> None:
     """No sizes are advertised, and READ of more than 1 MiB fails."""
@@ -121,7 +121,13 @@ def small_payloads(server: FakeServer) -> None:
 @mutant(
     "limits.no-single-bytes",
     breaks=["SIZE-007"],
-    checks=["size.default-takes-single-bytes", "size.told-if-enforced", "read.odd-offsets", "read.of-every-length"],
+    checks=[
+        "size.default-takes-single-bytes",
+        "size.told-if-enforced",
+        "read.odd-offsets",
+        "read.of-every-length",
+        "boundary.read-inside",
+    ],
 )
 def no_single_bytes(server: FakeServer) -> None:
     """No sizes are advertised, and READ of one byte fails."""
@@ -133,7 +139,7 @@ def no_single_bytes(server: FakeServer) -> None:
     server.on(Cmd.READ, where=lambda asked: asked.length == 1).reply(actions.error(Errno.EINVAL))
 
 
-@mutant("limits.maximum-not-served", breaks=["SIZE-025"], checks=["size.maximum-is-served"])
+@mutant("limits.maximum-not-served", breaks=["SIZE-025"], checks=["size.maximum-is-served", "boundary.read-inside"])
 def maximum_not_served(server: FakeServer) -> None:
     """READ of the advertised maximum fails."""
     server.change_exports(block_sizes=BlockSizes(maximum=32 << 20))

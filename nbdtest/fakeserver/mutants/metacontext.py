@@ -84,6 +84,7 @@ def list_within(server: FakeServer) -> None:
         "status.req-one-gives-one",
         "status.req-one-is-cut",
         "extended.one-chunk-per-context",
+        "meta.listed-can-be-selected",
     ],
 )
 def no_namespace(server: FakeServer) -> None:
@@ -91,7 +92,11 @@ def no_namespace(server: FakeServer) -> None:
     change_option_plans(server, _LIST, lambda option, plan: (actions.meta_context("allocation"), *plan))
 
 
-@mutant("meta.unregistered", breaks=["META-014"], checks=["meta.namespace-is-registered", "meta.no-query-lists-all"])
+@mutant(
+    "meta.unregistered",
+    breaks=["META-014"],
+    checks=["meta.namespace-is-registered", "meta.no-query-lists-all", "meta.listed-can-be-selected"],
+)
 def unregistered(server: FakeServer) -> None:
     """A context of a namespace that nobody registered is listed."""
     _answer(server, _LIST, lambda queries: not queries, actions.meta_context("foo:bar"), actions.ack())
@@ -232,6 +237,7 @@ def list_gives_ids(server: FakeServer) -> None:
         "status.req-one-gives-one",
         "status.req-one-is-cut",
         "extended.one-chunk-per-context",
+        "meta.listed-can-be-selected",
     ],
 )
 def reply_without_name(server: FakeServer) -> None:
@@ -255,6 +261,7 @@ def set_unsaid(server: FakeServer) -> None:
         "status.one-chunk-per-context",
         "extended.one-chunk-per-context",
         "extended.wrong-contexts-are-einval",
+        "meta.selection-does-not-add-up",
     ],
 )
 def same_ids(server: FakeServer) -> None:
