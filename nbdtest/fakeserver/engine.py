@@ -88,6 +88,10 @@ class Engine:
         """Set when the next bytes in both directions belong to TLS; the driver clears it."""
         self.lied = settings.quirks.any or settings.tls_quirks != _HONEST_TLS
         """Whether a rule or quirk has made the server misbehave on this connection."""
+        self.ruled = False
+        """Whether a rule has acted on this connection."""
+        self.shown: list[tuple[Trigger, object]] | None = None
+        """What the rules have been asked about, if somebody wants to know."""
         self.shutting_down = False
         """Whether everything but ABORT and DISC is refused because the server is about to end."""
         self.on_request: Callable[[Asked, Callable[[], None]], None] | None = None
@@ -232,9 +236,11 @@ class Engine:
     def rule_plan(self, trigger: Trigger, received: object, correct: Callable[[], Plan]) -> Plan:
         """Decide what to do about `received`. The correct plan is made only if it is part of the answer."""
         rule = self.rules.find(trigger, received, self.connection)
+        if self.shown is not None:
+            self.shown.append((trigger, copy.copy(received)))
         if rule is None:
             return correct()
-        self.lied = True
+        self.lied = self.ruled = True
         return rule.answer(received, correct() if rule.needs_correct else ())
 
     def play(

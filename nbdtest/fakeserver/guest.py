@@ -2,7 +2,8 @@
 
 The engine is a function of its settings and of what it receives, so its handshakes can be remembered: a tree whose
 edges are what clients sent at once, and whose nodes are what was answered, written down and agreed on. A guest is a
-connection that walks along this tree. Where the tree ends, an engine that knows what has been agreed on goes on.
+connection that walks along this tree. Where the tree ends, or a rule acts, an engine that knows what has been agreed on
+goes on.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from nbdtest.fakeserver.connection import Connection
@@ -18,7 +19,7 @@ from nbdtest.fakeserver.engine import Engine
 from nbdtest.fakeserver.export import Settings
 from nbdtest.fakeserver.journal import Journal
 from nbdtest.fakeserver.outbox import End
-from nbdtest.fakeserver.rules import RuleBook
+from nbdtest.fakeserver.rules import RuleBook, Trigger
 from nbdtest.fakeserver.session import Phase, Session
 from nbdtest.net.clock import monotonic_s
 from nbdtest.net.stream import SocketStream
@@ -36,6 +37,8 @@ class Step:
 
     reply: bytes
     notes: Journal
+    events: Sequence[tuple[Trigger, object]]
+    """What rules were asked about, and are to be asked about each time."""
     session: Session
     ends: bool
     after: dict[bytes, Step] = field(default_factory=dict)
@@ -50,23 +53,25 @@ class Handshakes:
         self.sizes = sizes
         """The sizes of the exports, which clients were told."""
         self.version = rules.version
-        self._rules = rules
+        self.rules = rules
         self._steps = 0
 
     @property
     def valid(self) -> bool:
         """Whether no rule has been added or changed since."""
-        return self._rules.version == self.version
+        return self.rules.version == self.version
 
     def remember(self, engine: Engine, notes: Journal) -> Step | None:
         """Make a step of what the engine has just said; None if something waits, or has been done that counts."""
         done = engine.session.requests - (engine.session.phase is Phase.CLOSED)  # the last may have been DISC
-        if done > 0 or engine.end is End.RST or self._steps >= MOST_STEPS or not engine.at_rest:
+        if done > 0 or engine.ruled or engine.end is End.RST or self._steps >= MOST_STEPS or not engine.at_rest:
             return None
         self._steps += 1
         reply = b"".join(bytes(piece) for piece in engine.data_to_send(engine.now))
         ends = engine.end is not None
-        return Step(reply=reply, notes=notes, session=copy.copy(engine.session), ends=ends)
+        return Step(
+            reply=reply, notes=notes, events=tuple(engine.shown or ()), session=copy.copy(engine.session), ends=ends
+        )
 
 
 class Guest:
@@ -116,7 +121,10 @@ class Guest:
         """Begin, and send the greeting."""
         root = self._handshakes.root
         if root is not None:
-            self._go_on(root)
+            if self._overlooked(root):
+                self._go_on(root)
+            else:
+                self._hand_over().start()
             return
         engine = self._make_engine(None)
         notes = self._overhear(engine, lambda: engine.start(monotonic_s()))
@@ -189,13 +197,20 @@ class Guest:
             return
         known = step.after.get(said)
         if known is not None:
-            self._go_on(known)
+            if self._overlooked(known):
+                self._go_on(known)
+            else:
+                self._hand_over().take_in(said)
             return
         engine = self._make_engine(step.session)
         notes = self._overhear(engine, lambda: engine.receive(said, monotonic_s()))
         learned = self._learn(engine, notes)
         if learned is not None and len(said) <= LONGEST_SAID:
             step.after[said] = learned
+
+    def _overlooked(self, step: Step) -> bool:
+        """Whether no rule acts this time; then the rules have counted it."""
+        return self._handshakes.rules.overlooks_all(step.events, self.number)
 
     def _go_on(self, step: Step) -> None:
         self._step = step
@@ -210,6 +225,7 @@ class Guest:
         """Let the engine do something, and keep apart what it writes down meanwhile."""
         journal, notes = engine.observer, self._journal.empty_copy()
         engine.observer = notes
+        engine.shown = []
         try:
             deed()
         except BaseException:
@@ -222,6 +238,7 @@ class Guest:
     def _learn(self, engine: Engine, notes: Journal) -> Step | None:
         """Go on from what the engine has said, as a guest if it can be remembered, else with the engine."""
         step = self._handshakes.remember(engine, notes)
+        engine.shown = None
         if step is not None:
             self._go_on(step)
         else:

@@ -117,9 +117,9 @@ class Rule:
         self._changed()
         return self
 
-    def matches(self, received: Any) -> bool:
-        """Whether `where` holds; nothing is counted."""
-        return holds(self.where, received)
+    def concerns(self, trigger: Trigger, received: Any) -> bool:
+        """Whether it is about this trigger, and `where` holds; nothing is counted."""
+        return self.trigger == trigger and type(self.trigger) is type(trigger) and holds(self.where, received)
 
     @property
     def needs_correct(self) -> bool:
@@ -329,16 +329,8 @@ class RuleBook:
         """Count this event in every rule that it concerns, and find the one that acts on it."""
         if not self.rules:
             return None
-        kind = type(trigger)
         with self._lock:
-            return _acting(
-                (
-                    rule
-                    for rule in self.rules
-                    if rule.trigger == trigger and type(rule.trigger) is kind and rule.matches(received)
-                ),
-                connection,
-            )
+            return _acting((rule for rule in self.rules if rule.concerns(trigger, received)), connection)
 
     def overlooks(self, trigger: Trigger, received: Any, connection: int) -> bool:
         """Count this event if no rule acts on it; False, and nothing is counted, if one does.
@@ -352,6 +344,20 @@ class RuleBook:
                     return False
             for counted in concerned:
                 counted.due(connection)
+        return True
+
+    def overlooks_all(self, events: Iterable[tuple[Trigger, Any]], connection: int) -> bool:
+        """Count these events if no rule acts on any of them; False, and nothing is counted, if one does."""
+        if not self.rules:
+            return True
+        with self._lock:
+            before = [(rule.counted, dict(rule.counted.seen)) for rule in self.rules]
+            for trigger, received in events:
+                for rule in self.rules:
+                    if rule.concerns(trigger, received) and rule.counted.due(connection):
+                        for counted, seen in before:
+                            counted.seen = seen
+                        return False
         return True
 
     def find_send(self, message: Message, connection: int) -> SendRule | None:
@@ -369,11 +375,12 @@ class RuleBook:
         with self._lock:
             return any(rule.counted.live() for rule in self.send_rules)
 
-    def watches_handshake(self) -> bool:
-        """Whether a rule could still act before the first request."""
+    def acts_on_handshakes(self) -> bool:
+        """Whether a rule could act on every handshake, or on a message sent in one."""
         with self._lock:
             return any(rule.counted.live() for rule in self.send_rules) or any(
-                not isinstance(rule.trigger, Cmd) and rule.counted.live() for rule in self.rules
+                rule.counted.nth is None and not isinstance(rule.trigger, Cmd) and rule.counted.live()
+                for rule in self.rules
             )
 
     def unused(self) -> list[Rule | SendRule]:

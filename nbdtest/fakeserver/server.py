@@ -412,7 +412,7 @@ class FakeServer:
         if known is not None and known.settings is self.settings and known.valid and known.sizes == self._sizes():
             return known
         memory_only = all(isinstance(export.disk, MemoryDisk) for export in self.settings.exports)
-        if self.journal.echoes or not memory_only or self.rules.watches_handshake():
+        if self.journal.echoes or not memory_only or self.rules.acts_on_handshakes():
             return None
         self._handshakes = Handshakes(self.settings, self.rules, self._sizes())
         return self._handshakes

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbdtest.fakeserver import Export, FakeServer, Moment, close, error, pass_through
+from nbdtest.fakeserver import Engine, Export, FakeServer, Moment, close, error, pass_through, raw
+from nbdtest.fakeserver.rules import Trigger, Where
 from nbdtest.wire import ClientFlags, Cmd, Errno, InfoRequest, MetaContextRequest, Opt, Option, Request
 from tests.fakeserver.wire_client import WireClient
 
@@ -157,6 +158,51 @@ def test_a_resized_disk_has_its_new_size() -> None:
         client = listener(fake).open("disk")
         assert client.read(8000, 192) == bytes(192)
         client.leave()
+
+
+@pytest.mark.parametrize(
+    ("trigger", "where"),
+    [
+        (Moment.CONNECT, None),
+        (Moment.GREETING, {"requests": 0}),
+        (Moment.CLIENT_FLAGS, lambda message: message == ClientFlags()),
+        (Opt.GO, {"name": "disk"}),
+        (Moment.TRANSMISSION, None),
+        (Cmd.DISC, {"cookie": 1}),
+    ],
+    ids=["connect", "greeting", "client flags", "option", "transmission", "disc"],
+)
+def test_a_rule_for_the_third_time_acts_on_guests_then(trigger: Trigger, where: Where) -> None:
+    with server() as fake:
+        rule = fake.on(trigger, nth=3, where=where).reply(raw(b"third"), close())
+        later = fake.on(trigger, nth=100).reply(close())
+        for number in (1, 2):
+            listener(fake).open("disk").leave()
+            assert (rule.fired, later.counted.seen) == (0, {None: number})
+        assert monologue(listener(fake), DIALOGUES["disc"]).endswith(b"third")
+        assert (rule.fired, later.counted.seen) == (1, {None: 3})
+        listener(fake).open("disk").leave()
+        assert (rule.fired, later.counted.seen) == (1, {None: 4})
+        later.counted.fired = 1
+
+
+def test_rules_that_wait_leave_the_memory_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def visit() -> None:
+        with listener(fake) as client:
+            client.take(18)
+            client.say(ClientFlags(), GO)  # in one piece, or the memory could not know it again
+            client.take(52)
+            client.say(DISC)
+            client.rest()
+
+    with server() as fake:
+        waiting = fake.on(Opt.GO, nth=100).reply(close())
+        visit()
+        monkeypatch.delattr(Engine, "start")  # nobody needs an engine now
+        monkeypatch.delattr(Engine, "receive")
+        visit()
+        assert waiting.counted.seen == {None: 2}
+        waiting.counted.fired = 1
 
 
 def test_a_rule_for_a_command_acts_on_guests_too() -> None:
