@@ -88,8 +88,8 @@ def test_a_place_lies_inside_the_export_with_a_unit_on_either_side() -> None:
 
 def test_an_option_reply_is_no_size() -> None:
     def refuses_both_ways(server: FakeServer) -> None:
-        server.on(Opt.GO).reply(actions.error(Rep.ERR_UNSUP))
-        server.on(Opt.EXPORT_NAME).reply(actions.error(Rep.ERR_UNSUP))
+        server.on(Opt.GO).reply(actions.opt_error(Rep.ERR_UNSUP))
+        server.on(Opt.EXPORT_NAME).reply(actions.opt_error(Rep.ERR_UNSUP))
 
     with target_of(CONFIGURATIONS["full"], change=refuses_both_ways) as target:
         assert not target.has(Capability.EXPORT)
