@@ -75,6 +75,7 @@ def complaints(made: Mutant, ids: list[str]) -> dict[str, str]:
     return {each.check: each.message for each in results if each.outcome in (*COMPLAINS, Outcome.ERROR)}
 
 
+@pytest.mark.companions
 @pytest.mark.parametrize("name", [name for name, made in OURS.items() if not made.spoils])
 def test_a_bug_is_not_seen_by_related_checks_of_other_rules(name: str) -> None:
     """What counts is what a check says on a server of its own: some mutants wear out, or remember."""
