@@ -12,6 +12,8 @@ import pytest
 
 from nbdtest.cli import main
 from nbdtest.conformance import Capability, Check, Complaint, NotApplicable, ServerTarget, check
+from nbdtest.net.addresses import UnixAddress
+from nbdtest.net.process import start_listening
 from tests.fixtures.odd_specs import odd
 from tests.plugin.leftovers import PATIENCE_S, Watch
 
@@ -179,11 +181,8 @@ def test_server_that_cannot_be_tested(spec: str, says: str, capsys: pytest.Captu
 def test_running_server_is_said_not_to_be_written_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "s"
     words = odd("greets").partition(": ")[2].replace("{unix}", str(path)).split()
-    with subprocess.Popen(words) as server:
-        while not path.exists():
-            assert server.poll() is None
+    with start_listening(words, UnixAddress(str(path))):
         assert main(["check", f"nbd+unix:///?socket={path}", "--checks", "demo.passes"]) == 0
-        server.kill()
     assert "checks that write are skipped: it was not started here; see --allow-writes" in capsys.readouterr().out
 
 
@@ -196,6 +195,9 @@ def test_interrupt_leaves_nothing(tmp_path: Path) -> None:
         assert process.stdout is not None
         process.stdout.readline()
         os.killpg(process.pid, signal.SIGINT)
-        process.communicate(timeout=PATIENCE_S)
+        try:
+            process.communicate(timeout=PATIENCE_S)
+        finally:
+            process.kill()
     assert process.returncode in (0, 130)  # it may just have finished
     assert watch.left() == []

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from nbdtest.net.addresses import UnixAddress
+from nbdtest.net.process import start_listening
 from tests.fixtures.odd_specs import odd
 from tests.plugin.leftovers import PATIENCE_S, Watch
 
@@ -151,9 +153,7 @@ def test_running_server_that_goes_away_is_said_once(
     (tmp_path / "conftest.py").write_text(conftest)
     path = tmp_path / "sock"
     words = odd("greets").partition(": ")[2].replace("{unix}", str(path)).split()
-    with subprocess.Popen(words) as server:
-        while not path.exists():
-            assert server.poll() is None
+    with start_listening(words, UnixAddress(str(path))) as server:
         monkeypatch.setenv("VICTIM", str(server.pid))
         checks = "--nbd-checks=*.first,*.kills-the-server,*.last"
         with run(tmp_path, watch, f"--nbd-server=nbd+unix:///?socket={path}", checks, "-rs") as process:
