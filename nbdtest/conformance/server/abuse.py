@@ -16,7 +16,7 @@ FIXED = [Capability.FIXED_NEWSTYLE]
 _HUGE = 0xFFFF_FFFF
 _QUERIES = 10_000
 _REFUSALS = (Rep.ERR_TOO_BIG, Rep.ERR_INVALID)
-_CROWD = 100
+_CROWD = 1000
 _AT_ONCE = 6
 """Fewer than servers with a limit of connections usually allow."""
 
@@ -119,7 +119,7 @@ def half_handshakes(t: ServerTarget) -> None:
     "abuse.many-connections", proves=["TERM-041"], needs=[Capability.EXPORT], legal=True, hostile=True, level=Level.MUST
 )
 def many_connections(t: ServerTarget) -> None:
-    """A hundred connections, one after the other and gone at once, leave the server answering in time."""
+    """A thousand connections, one after the other and gone at once, leave the server answering in time."""
     for _ in range(20 if t.source.per_connection else _CROWD):
         with t.peer.greeted():
             pass
