@@ -9,7 +9,7 @@ the same handshake, to an nbdkit with one thread, which spends little on a conne
 
 On a machine with two processors that did nothing else, against nbdkit 1.32 in memory with 4 threads: seeded 51,500
 commands a second (17 us of CPU each), Hypothesis 43,000 (21 us), the bare loop 186,000; against nbdkit with its disk on
-ext4, which has to be flushed: 23,600, 23,000 and 172,000. Fresh connections: 1.6 to 1.8 times as many as boofuzz 0.4.2,
+ext4, which has to be flushed: 23,600, 23,000 and 172,000. Fresh connections: 1.6 to 1.7 times as many as boofuzz 0.4.2,
 with 0.37 of its CPU time.
 """
 
