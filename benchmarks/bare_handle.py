@@ -10,16 +10,20 @@ import select
 import socket
 import struct
 from collections.abc import Callable
+from ctypes import c_int
 from typing import Any
 
+from nbdtest.client import Buffer
 from nbdtest.wire import InfoRequest, MetaContextRequest, NewstyleGreeting, Opt, Option, OptionReply, Rep, Request
 
 __all__ = ["NBD", "PollingNBD"]
 
 REQUEST = struct.Struct(">IHHQQI")
 READ_REPLY = struct.Struct(">IHHQIQ")
+SIMPLE_REPLY = struct.Struct(">I4xQ")
 STATUS_REPLY = struct.Struct(">IHHQIIII")
 MAGIC = 0x25609513
+STRUCTURED_MAGIC = 0x668E33EF
 READ, WRITE, FLUSH, BLOCK_STATUS = 0, 1, 3, 7
 
 GREETING = NewstyleGreeting.wire_size()
@@ -33,7 +37,7 @@ ACK = {option: OptionReply(option=option, type=Rep.ACK).encode() for option in O
 
 
 class NBD:
-    """One connection, one request at a time."""
+    """One connection: one request at a time, or several at once."""
 
     polls = False
 
@@ -46,6 +50,7 @@ class NBD:
     def connect_unix(self, path: str) -> None:
         self._path = path
         self._socket = connected = socket.socket(socket.AF_UNIX)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         connected.connect(path)
         self._send, self._recv, self._recv_into = connected.send, connected.recv, connected.recv_into
         self._fd = connected.fileno()
@@ -58,6 +63,10 @@ class NBD:
         poller.register(connected, select.POLLIN)
         self._poll = poller.poll
         self._cookie = 1
+        self._requests = bytearray()
+        self._waiting: dict[int, tuple[memoryview, Callable[..., Any]]] = {}
+        self._replies = memoryview(bytearray(1 << 18))
+        self._kept = 0
 
     def _ask(self, option: bytes, number: Opt) -> None:
         self._send(option)
@@ -98,6 +107,42 @@ class NBD:
         while len(reply) < STATUS_REPLY.size:
             reply += self._recv(64)
         extent("base:allocation", offset, list(STATUS_REPLY.unpack(reply)[-2:]), None)
+
+    def aio_pread(self, buffer: Buffer, offset: int, completion: Callable[..., Any]) -> int:
+        view = memoryview(buffer.to_buffer())
+        self._cookie = cookie = self._cookie + 1
+        self._waiting[cookie] = view, completion
+        self._requests += REQUEST.pack(MAGIC, 0, READ, cookie, offset, len(view))
+        return cookie
+
+    def aio_pwrite(self, buffer: Buffer, offset: int, completion: Callable[..., Any]) -> int:
+        data = buffer.to_buffer()
+        self._cookie = cookie = self._cookie + 1
+        self._waiting[cookie] = memoryview(b""), completion
+        self._requests += REQUEST.pack(MAGIC, 0, WRITE, cookie, offset, len(data))
+        self._requests += data
+        return cookie
+
+    def poll(self, timeout: int) -> None:
+        """Send what was asked for, wait, and take every whole reply that came; with `timeout` -1."""
+        if self._requests:
+            self._socket.sendall(self._requests)
+            self._requests = bytearray()
+        waiting, replies, at = self._waiting, self._replies, 0
+        end = self._kept + self._recv_into(replies[self._kept :])
+        while end - at >= SIMPLE_REPLY.size:
+            magic, cookie = SIMPLE_REPLY.unpack_from(replies, at)
+            view, completion = waiting[cookie]
+            data = at + (READ_REPLY.size if magic == STRUCTURED_MAGIC else SIMPLE_REPLY.size)
+            if (after := data + len(view)) > end:
+                break
+            if view:
+                view[:] = replies[data:after]
+            at = after
+            del waiting[cookie]
+            completion(c_int(0))
+        self._kept = end - at
+        replies[: self._kept] = bytes(replies[at:end])
 
     def shutdown(self) -> None:
         self._send(DISC)

@@ -4,7 +4,8 @@
 
 Both libraries do each case in turn, round after round; what counts is the median of the rounds' ratios (above 1: this
 client is faster). Absolute figures say little on a shared machine. One request at a time has to be measured with client
-and server on one processor, hence `taskset`: the wake-up of another one costs more than everything that differs.
+and server on one processor, hence `taskset`: the wake-up of another one costs more than everything that differs. With
+many in flight client and server work side by side, which needs two: do those cases ("flight") without `taskset`, too.
 libnbd's binding belongs to the system's Python, so that is the interpreter to use; the client needs no installation.
 With --floor the bare system calls of the same exchanges, in Python, take their turn as well: no client can be faster.
 """
@@ -35,7 +36,7 @@ from nbdtest.net.addresses import UnixAddress
 from nbdtest.net.process import start_listening
 
 Library: TypeAlias = ModuleType | SimpleNamespace
-BARE = (SimpleNamespace(NBD=bare_handle.NBD), SimpleNamespace(NBD=bare_handle.PollingNBD))
+BARE = tuple(SimpleNamespace(NBD=handle, Buffer=client.Buffer) for handle in (bare_handle.NBD, bare_handle.PollingNBD))
 SIZE = 64 << 20
 KIB, MIB = 1 << 10, 1 << 20
 SERVERS = {
@@ -71,6 +72,8 @@ class Figures:
     """Operations a second of this client."""
     floor: float | None
     """The speed of bare system calls, made in the better of two ways."""
+    floor_cpu: float | None
+    """The share of libnbd's client CPU that these use."""
 
 
 def read(size: int) -> Callable[[Library, Any, int], None]:
@@ -183,8 +186,8 @@ CASES = [
     Case("pread 1 MiB", "nbdkit", 100, read(MIB), 1.0),
     Case("pwrite 1 MiB", "nbdkit", 100, write(MIB), 1.0),
     Case("pread_into 32 MiB", "nbdkit", 3, read_into(32 * MIB), 1.7, has_floor=False),
-    Case("64 in flight, aio_pread 4 KiB", "nbdkit", 6000, in_flight(64, 4 * KIB, writes=False), 1.8, 0.4, False),
-    Case("64 in flight, aio_pwrite 4 KiB", "nbdkit", 6000, in_flight(64, 4 * KIB, writes=True), 2.2, 0.4, False),
+    Case("64 in flight, aio_pread 4 KiB", "nbdkit", 6000, in_flight(64, 4 * KIB, writes=False), 1.8, 0.4),
+    Case("64 in flight, aio_pwrite 4 KiB", "nbdkit", 6000, in_flight(64, 4 * KIB, writes=True), 2.2, 0.4),
     Case("64 tasks, AsyncNBD.pread 4 KiB", "nbdkit", 6000, tasks_in_flight(64, 4 * KIB), 1.0, has_floor=False),
     Case("connect", "nbdkit", 60, connect, 1.0),
     Case("connect, qemu-nbd", "qemu-nbd", 60, connect, 1.0),
@@ -236,7 +239,8 @@ def measure(case: Case, rounds: int, *, floor: bool) -> Figures:
             h.shutdown()
     speeds = [ratio(times[0], spent) for spent in times]
     rate = case.count / statistics.median(times[1])
-    return Figures(speeds[1], ratio(cpus[1], cpus[0]), rate, max(speeds[2:], default=None))
+    shares = [ratio(spent, cpus[0]) for spent in cpus]
+    return Figures(speeds[1], shares[1], rate, max(speeds[2:], default=None), min(shares[2:], default=None))
 
 
 def ratio(of: list[float], to: list[float]) -> float:
@@ -250,7 +254,8 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", help="parts of the names of cases; default: all")
     options = parser.parse_args()
     print(f"Python {sys.version.split()[0]}, libnbd {libnbd.__version__}, {options.rounds} rounds")
-    print(f"{'case':34} {'speed':>6} {'wanted':>6} {'floor':>6} {'CPU':>5} {'wanted':>6} {'per second':>10}")
+    titles = f"{'speed':>6} {'wanted':>6} {'floor':>6} {'CPU':>5} {'wanted':>6} {'floor':>6} {'per second':>10}"
+    print(f"{'case':34} {titles}")
     for case in CASES:
         if options.cases and not any(part in case.name for part in options.cases):
             continue
@@ -258,8 +263,9 @@ def main() -> None:
         wanted = f"{case.target:.2f}" if case.target else ""
         share = f"{case.cpu:.2f}" if case.cpu else ""
         floor = f"{figures.floor:.2f}" if figures.floor else ""
-        told = f"{figures.speed:6.2f} {wanted:>6} {floor:>6} {figures.cpu:5.2f} {share:>6} {figures.rate:10.0f}"
-        print(f"{case.name:34} {told}", flush=True)
+        floor_cpu = f"{figures.floor_cpu:.2f}" if figures.floor_cpu else ""
+        speed = f"{figures.speed:6.2f} {wanted:>6} {floor:>6}"
+        print(f"{case.name:34} {speed} {figures.cpu:5.2f} {share:>6} {floor_cpu:>6} {figures.rate:10.0f}", flush=True)
 
 
 if __name__ == "__main__":

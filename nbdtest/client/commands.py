@@ -102,6 +102,9 @@ class Command:
     has_payload = False
     """Whether `view` is sent although commands of this type have no payload."""
 
+    ordinary: bool
+    """Whether nothing has come for it yet and one plain reply would do: the express lane may take that."""
+
     def __init__(
         self,
         type_: int,
@@ -121,6 +124,7 @@ class Command:
         self.flags = flags
         self.view = view
         self.completion = completion
+        self.ordinary = chunk is None
         if chunk is not None:
             self.chunk = chunk
         if extent is not None:
@@ -168,11 +172,13 @@ class Command:
 
     def fail(self, number: int) -> None:
         """Note an error, unless there is an earlier one."""
+        self.ordinary = False
         if not self.error:
             self.error = number
 
     def take_data(self, start: int, end: int) -> None:
         """Note that [start, end) of the buffer has been filled; twice the same byte is the server's fault."""
+        self.ordinary = False
         if end - start == self.count and self.arrived is None:
             self.whole = True
             self.arrived = Intervals()

@@ -148,8 +148,10 @@ class Engine:
     @property
     def state(self) -> State:
         """Where the connection rests."""
-        if self.resting is not states.READY or not self.has_output:
+        if not self.has_output:
             return self.resting
+        if self.resting is not states.READY:
+            return states.SENDING_FIRST.get(self.resting, self.resting)
         if self.outgoing and isinstance(self.outgoing[0], memoryview):
             return states.SENDING_PAYLOAD
         return states.SENDING_REQUEST
@@ -318,7 +320,8 @@ class Engine:
             outgoing[0] = memoryview(outgoing[0])[count:]
         if not outgoing and not self.tail:
             if self.resting is not states.READY:
-                self.advance()
+                if self.resting.direction == states.WRITING or len(self.inbox):
+                    self.advance()
             elif self.disconnecting:
                 self.half_close_wanted = True
 

@@ -50,23 +50,24 @@ def take_ordinary_replies(engine: Engine) -> bool:
     inbox, in_flight, done = engine.inbox, engine.in_flight, engine.done
     buffer, view, tail, last_sent = inbox.buffer, inbox.view, inbox.tail, engine.last_sent
     structured, extended = engine.structured, engine.extended
+    narrow = structured and not extended
     unpack, unpack_short = _HEAD.unpack_from, SIMPLE.unpack_from
     head = inbox.head
-    while tail - head >= 16:
-        if tail - head >= 28:
+    while (left := tail - head) >= 16:
+        if left >= 28:
             magic, word, cookie, length, offset = unpack(buffer, head)
         else:
             magic, word, cookie = unpack_short(buffer, head)
             length = offset = 0
         command = in_flight.get(cookie)
-        if command is None or command.error or command.chunk is not None or cookie > last_sent:
+        if command is None or not command.ordinary or cookie > last_sent:
             return False
         kind = command.type
         if kind == _READ:
             count = command.count
-            if word == _DONE_DATA and magic == STRUCTURED_REPLY_MAGIC and structured and not extended:
+            if word == _DONE_DATA and narrow and magic == STRUCTURED_REPLY_MAGIC:
                 start = head + 28
-            elif word == _DONE_DATA and magic == EXTENDED_REPLY_MAGIC and extended:
+            elif word == _DONE_DATA and extended and magic == EXTENDED_REPLY_MAGIC:
                 start = head + 40
                 if tail < start:
                     return False
@@ -78,9 +79,9 @@ def take_ordinary_replies(engine: Engine) -> bool:
                 length, offset = count + 8, command.offset
             else:
                 return False
-            end = start + count
-            if length != count + 8 or offset != command.offset or count >= LARGE_READ or command.arrived is not None:
+            if length != count + 8 or offset != command.offset or count >= LARGE_READ:
                 return False
+            end = start + count
             if end > tail:
                 return end - tail < WORTH_LENDING
             command.view[:] = view[start:end]  # type: ignore[index]  # a read has a buffer

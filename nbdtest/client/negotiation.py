@@ -378,10 +378,10 @@ def _export_name(engine: Engine) -> Dialogue:
     at = OPTION_STATES["OPT_EXPORT_NAME"]
     name = engine.settings.export_name.encode("utf-8", "surrogateescape")
     _ask(engine, Opt.EXPORT_NAME, name, at)
-    yield from _gone(engine)
-    engine.resting = at.receive
     short = engine.settings.handshake_flags & NO_ZEROES
     layout = ExportNameReply if short else ExportNameReplyPadded
+    while engine.has_output:
+        yield
     answer = yield from take(engine.inbox, layout.wire_size())
     engine.set_size_and_flags(int.from_bytes(answer[:8], "big"), int.from_bytes(answer[8:10], "big"))
     engine.export.settle_payload()
@@ -412,9 +412,9 @@ def raw_option(engine: Engine, option: int, data: bytes, tell: Callable[[int, by
 
 
 def _ask(engine: Engine, option: int, data: bytes, at: OptionStates) -> None:
-    """Queue an option. `_reply` waits until it is gone."""
+    """Queue an option. As long as it is not gone, the engine shows `at.send`."""
     engine.chunks_sent += 1
-    engine.resting = at.send
+    engine.resting = at.receive
     engine.send(OPTION.pack(OPTION_MAGIC, option, len(data)) + data)
 
 
@@ -431,10 +431,8 @@ def _reply(engine: Engine, option: int, at: OptionStates) -> Generator[None, Non
         Failure: it is no reply to that option, or its length makes no sense.
     """
     inbox = engine.inbox
-    while engine.has_output:
-        yield
     engine.resting = at.receive
-    while inbox.tail - inbox.head < OPTION_REPLY.size:
+    while inbox.tail - inbox.head < OPTION_REPLY.size or engine.has_output:
         yield
     magic, echoed, kind, length = OPTION_REPLY.unpack_from(inbox.buffer, inbox.head)
     inbox.skip(OPTION_REPLY.size)
@@ -474,7 +472,9 @@ def _refusal(engine: Engine, reply: Reply) -> Failure:
     text = text.replace("{export}", engine.settings.export_name)
     if reply.data:
         # The server's words, with everything but printable ASCII escaped.
-        said = "".join(chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in reply.data)
+        said = reply.data.decode("latin-1")
+        if not (said.isascii() and said.isprintable()):
+            said = "".join(chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in reply.data)
         text = f"{text}: {said}"
     return Failure(text, number)
 

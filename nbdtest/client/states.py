@@ -26,6 +26,7 @@ __all__ = [
     "RECEIVING_FLAGS",
     "RECEIVING_MAGIC",
     "SENDING_ABORT",
+    "SENDING_FIRST",
     "SENDING_FLAGS",
     "SENDING_PAYLOAD",
     "SENDING_REQUEST",
@@ -147,6 +148,9 @@ OPTION_STATES: dict[str, OptionStates] = {
     )
 }
 """The states by the name of the state group."""
+
+SENDING_FIRST = {three.receive: three.send for three in OPTION_STATES.values()}
+"""What a connection that rests in one of these states shows as long as the option is not gone."""
 
 ALL_STATES: tuple[State, ...] = (
     START,

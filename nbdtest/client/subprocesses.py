@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from nbdtest.client.connecting import tune
 from nbdtest.client.errors import Failure
 from nbdtest.net.attendant import attendant
 from nbdtest.net.clock import Deadline
@@ -102,6 +103,7 @@ def start_on_socketpair(
         Failure: the command cannot be run.
     """
     ours, theirs = socket.socketpair()
+    tune(ours, socket.AF_UNIX)
     try:
         with theirs:
             actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0), (os.POSIX_SPAWN_DUP2, theirs.fileno(), 1)]

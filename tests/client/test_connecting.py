@@ -44,6 +44,20 @@ def test_uri_of_a_handle_leads_to_the_same_export(unix: str) -> None:
         assert second.get_export_name() == "a b/é%?"
 
 
+def room_to_send(descriptor: int) -> int:
+    with socket.socket(fileno=os.dup(descriptor)) as other:
+        return other.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+
+
+def test_unix_sockets_have_room_for_large_writes(unix: str) -> None:
+    one, other = socket.socketpair()
+    with one, other, NBD() as listening, NBD() as started:
+        listening.connect_unix(unix)
+        started.connect_command(NBDKIT)
+        for handle in (listening, started):
+            assert room_to_send(handle.aio_get_fd()) > room_to_send(one.fileno())
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_tcp(handle: NBD, host: str) -> None:
     port = unused_tcp_port()
