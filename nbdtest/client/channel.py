@@ -17,14 +17,14 @@ from typing import Any, NamedTuple, TypeAlias
 
 from nbdtest.client.errors import Failure, TLSError
 from nbdtest.errors import Disconnected, TransportError
-from nbdtest.net.tls import TLSClosed, TLSContext, TLSPipe
+from nbdtest.net.tls import PIECE, TLSClosed, TLSContext, TLSPipe
 
 __all__ = ["Channel", "Piece", "TLSChannel", "Wire"]
 
 Piece: TypeAlias = bytes | bytearray | memoryview
 
 MOST_PIECES = 64  # in one system call
-CIPHERTEXT = 1 << 16  # bytes received at a time under TLS, and encrypted at a time
+CIPHERTEXT = 1 << 18  # bytes received at a time under TLS
 RECORD = 1 << 14  # the most plaintext that comes in one piece
 _DONTWAIT = socket.MSG_DONTWAIT
 _SENDING = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
@@ -166,30 +166,27 @@ class TLSChannel(Channel):
         return True
 
     def receive_into(self, space: memoryview) -> int | None:
-        while True:
-            try:
-                count = self.pipe.read_into(space)
-            except Disconnected as error:
-                # After DISC a missing close_notify is no error. A server that leaves without a word may have refused
-                # us.
-                if self._closing or (isinstance(error, TLSClosed) and not self.pipe.silent):
-                    return 0
-                raise Failure(f"recv: {error}") from error
-            except TransportError as error:
-                self._push()
-                raise Failure(f"recv: {error}") from error
-            if count:
-                return count
-            if not self._pull():
-                return None
+        try:
+            while not (count := self.pipe.read_into(space)):
+                if not self._pull():
+                    return None
+            return count
+        except Disconnected as error:
+            # After DISC a missing close_notify is no error. A server that leaves without a word may have refused us.
+            if self._closing or (isinstance(error, TLSClosed) and not self.pipe.silent):
+                return 0
+            raise Failure(f"recv: {error}") from error
+        except TransportError as error:
+            self._push()
+            raise Failure(f"recv: {error}") from error
 
     def send(self, pieces: deque[bytearray | memoryview]) -> int | None:
         if not self._push():
             return None
         count = 0
         for piece in pieces:
-            for at in range(0, len(piece), CIPHERTEXT):
-                part = memoryview(piece)[at : at + CIPHERTEXT]
+            for at in range(0, len(piece), PIECE):
+                part = memoryview(piece)[at : at + PIECE]
                 try:
                     self.pipe.write(part)
                 except TransportError as error:
@@ -263,13 +260,11 @@ class TLSChannel(Channel):
         """Receive at least one byte, however long that takes; 0 when the server has closed TLS."""
         pipe, ciphertext = self.pipe, self._ciphertext
         try:
-            count = 0 if pipe.is_dry else pipe.read_into(view)
-            while not count:
+            while not (count := pipe.read_into(view)):
                 if got := self._receive_into(ciphertext):
                     pipe.feed(ciphertext[:got])
                 else:
                     pipe.feed_eof()
-                count = pipe.read_into(view)
             return count
         except TLSClosed:
             return 0

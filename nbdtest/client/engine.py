@@ -214,6 +214,7 @@ class Engine:
         """The driver has TLS running."""
         self.tls_wanted = False
         self.tls_negotiated = True
+        self.inbox.worth_lending = LARGE_READ  # to decrypt much in one go is cheaper than to spare a copy
         self.advance()
 
     # ---- bytes in

@@ -24,7 +24,7 @@ from nbdtest.wire import (
 if TYPE_CHECKING:
     from nbdtest.client.engine import Engine
 
-__all__ = ["LARGE_READ", "WORTH_LENDING", "take_ordinary_replies"]
+__all__ = ["LARGE_READ", "take_ordinary_replies"]
 
 _READ = Cmd.READ.value
 _DISC = Cmd.DISC.value
@@ -32,7 +32,6 @@ _DISC = Cmd.DISC.value
 _DONE_DATA = ReplyFlag.DONE.value << 16 | ReplyType.OFFSET_DATA.value
 
 LARGE_READ = 1 << 17  # from here on a reply is not gathered in the staging buffer
-WORTH_LENDING = 1 << 14  # so many missing bytes of a reply are received where they belong, at the cost of a system call
 
 
 # All kinds of reply begin with magic, flags and type (or error), and cookie. After that comes, in a structured one with
@@ -83,7 +82,7 @@ def take_ordinary_replies(engine: Engine) -> bool:
                 return False
             end = start + count
             if end > tail:
-                return end - tail < WORTH_LENDING
+                return end - tail < inbox.worth_lending
             command.view[:] = view[start:end]  # type: ignore[index]  # a read has a buffer
             command.whole = True
             head = end

@@ -7,7 +7,7 @@ buffer.
 
 from __future__ import annotations
 
-__all__ = ["CAPACITY", "Inbox"]
+__all__ = ["CAPACITY", "WORTH_LENDING", "Inbox"]
 
 FIRST_CAPACITY = 1 << 14
 """Bytes of a new staging buffer: enough for a handshake."""
@@ -19,10 +19,14 @@ NARROW = 1 << 12
 """Bytes offered while large payloads are expected: what gets into the staging buffer has to be copied out of it."""
 
 
+WORTH_LENDING = 1 << 14
+"""So many missing bytes of an ordinary reply are received where they belong, at the cost of a system call."""
+
+
 class Inbox:
     """Received bytes in order. `buffer[head:tail]` are the ones that nobody has taken."""
 
-    __slots__ = ("_capacity", "_lent", "buffer", "head", "narrow", "tail", "view")
+    __slots__ = ("_capacity", "_lent", "buffer", "head", "narrow", "tail", "view", "worth_lending")
 
     def __init__(self, capacity: int = FIRST_CAPACITY) -> None:
         self._capacity = capacity
@@ -31,6 +35,7 @@ class Inbox:
         self.head = 0
         self.tail = 0
         self.narrow = False
+        self.worth_lending = WORTH_LENDING
         self._lent: memoryview | None = None
 
     def __len__(self) -> int:

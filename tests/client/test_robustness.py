@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from nbdtest.client import negotiation, replies, states
 from nbdtest.client.commands import Command
 from nbdtest.client.engine import Engine
-from nbdtest.client.express import WORTH_LENDING
-from nbdtest.client.inbox import CAPACITY
+from nbdtest.client.inbox import CAPACITY, WORTH_LENDING
 from nbdtest.client.settings import Settings
 from nbdtest.wire import (
     BlockStatus,
@@ -344,6 +343,18 @@ def test_the_rest_of_a_reply_is_received_in_place_when_much_is_missing(missing: 
     assert engine.inbox.lent_rest == lent
     assert outcome.ends[2] == []
     feed(engine, reply[-missing:], [1 << 20])
+    assert outcome.ends[2] == [0]
+    assert outcome.buffers[1] == BIG[:20_000]
+
+
+def test_under_tls_the_rest_of_a_reply_is_waited_for() -> None:
+    outcome = Outcome()
+    engine = transmitting(outcome)
+    engine.tls_established()
+    reply = data_chunk(2, 4096, BIG[:20_000])
+    feed(engine, reply[:100], [1 << 20])
+    assert engine.inbox.lent_rest == 0
+    feed(engine, reply[100:], [1 << 20])
     assert outcome.ends[2] == [0]
     assert outcome.buffers[1] == BIG[:20_000]
 

@@ -18,12 +18,13 @@ from nbdtest.net.tls.credentials import (
     default_identity,
 )
 from nbdtest.net.tls.failures import HandshakeFailed, TLSBroken, TLSClosed, TLSFailure, TLSTruncated
-from nbdtest.net.tls.pipe import TLSPipe
+from nbdtest.net.tls.pipe import PIECE, TLSPipe
 from nbdtest.net.tls.priority import VersionRange, parse_priority
 from nbdtest.net.tls.psk import PSKSupport, PSKUnavailable, psk_support
 from nbdtest.net.tls.stream import TLSStream, start_tls
 
 __all__ = [
+    "PIECE",
     "PSK",
     "X509",
     "ClientCredentials",

@@ -9,7 +9,7 @@ What `to_send` returns has to be sent also after a failed call: it may hold the 
 """
 
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import TypeAlias, cast
 
@@ -235,14 +235,16 @@ class TLSPipe:
         are gone."""
         view = memoryview(buffer)
         wanted, have = view.nbytes, 0
+        decrypt = cast("Callable[[int, memoryview], int]", self._ssl.read)  # with a buffer it returns a count
+        incoming, pending = self._incoming, self._ssl.pending
         try:
             while have < wanted:
-                count = self._decrypt(view[have:])
+                count = decrypt(wanted - have, view[have:])
                 if not count:
                     self._note_end(self._closed(have))
                     break
                 have += count
-                if not self._incoming.pending and not self._ssl.pending():
+                if not incoming.pending and not pending():
                     break  # asking once more would cost an exception
         except ssl.SSLWantReadError:
             pass
@@ -263,10 +265,6 @@ class TLSPipe:
             self._failure is None and (self._incoming.pending or self._ssl.pending()) and (count := self._read(buffer))
         ):
             self._kept += buffer[:count]
-
-    def _decrypt(self, view: memoryview) -> int:
-        # With a buffer it returns a count, which typeshed does not know.
-        return cast(int, self._ssl.read(view.nbytes, view))
 
     def _encrypt(self, piece: _Bytes) -> None:
         if not self._established:
