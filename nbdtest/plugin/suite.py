@@ -171,6 +171,8 @@ class Suite:
         self.seed: int = config.getoption("nbd_seed")
         self._collects = collects
         self._worker = hasattr(config, "workerinput")
+        self._alone = True
+        """Whether no report has come of a test that is not the suite's."""
         checks = {check.id: check for task in tasks for check in task.checks}
         self.summary = Summary(
             self.subjects, tuple(checks.values()), reports, strict=bool(config.getoption("nbd_strict")), seed=self.seed
@@ -249,6 +251,7 @@ class Suite:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the result, wherever it comes from."""
+        self._alone = self._alone and report.nodeid.startswith(f"{SUITE_NODE}::")
         if not self._worker:
             self.summary.add(report)
 
@@ -260,7 +263,7 @@ class Suite:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Stop the servers, and write the reports or hand over what was learned."""
-        if "hypothesis" not in sys.modules and not _distributes(session.config):
+        if "hypothesis" not in sys.modules and (self._alone or not _distributes(session.config)):
             # Its plugin would now load it, for a summary of tests that there were none of.
             session.config.pluginmanager.unregister(name="hypothesispytest")
         try:

@@ -29,7 +29,11 @@ def test_pytest_does_not_rewrite_the_suite(pytester: pytest.Pytester) -> None:
     result.assert_outcomes(passed=1)
 
 
-@pytest.mark.parametrize(("options", "process"), [((), "main"), (("-n1",), "gw0")], ids=["alone", "worker"])
+@pytest.mark.parametrize(
+    ("options", "process"),
+    [((), "main"), (("-n1",), "gw0"), (("-n1",), "main")],
+    ids=["alone", "worker", "its master"],
+)
 def test_hypothesis_is_not_loaded_for_its_summary_of_nothing(
     pytester: pytest.Pytester, options: tuple[str, ...], process: str
 ) -> None:
@@ -38,7 +42,8 @@ def test_hypothesis_is_not_loaded_for_its_summary_of_nothing(
     assert pytester.path.joinpath(f"{process}.txt").read_text() == "False"
 
 
-def test_hypothesis_keeps_its_summary_of_tests_that_use_it(pytester: pytest.Pytester) -> None:
+@pytest.mark.parametrize("options", [(), ("-n1",)], ids=["alone", "distributed"])
+def test_hypothesis_keeps_its_summary_of_tests_that_use_it(pytester: pytest.Pytester, options: tuple[str, ...]) -> None:
     pytester.makeconftest(EVERY_OUTCOME)
     pytester.makepyfile(
         """
@@ -49,5 +54,5 @@ def test_hypothesis_keeps_its_summary_of_tests_that_use_it(pytester: pytest.Pyte
             pass
         """
     )
-    result = pytester.runpytest_subprocess(f"--nbd-server={SERVER}", "--hypothesis-show-statistics")
-    result.stdout.fnmatch_lines("*Hypothesis Statistics*")
+    result = pytester.runpytest_subprocess(f"--nbd-server={SERVER}", "--hypothesis-show-statistics", *options)
+    result.stdout.fnmatch_lines(["*Hypothesis Statistics*", "*test_any*"])
