@@ -387,7 +387,7 @@ def required_only_to_open_an_export(t: ServerTarget) -> None:
 
 @check("tls.hidden-exports-stay-hidden", proves=["OPT-099"], needs=SELECTIVE, legal=True)
 def hidden_exports_stay_hidden(t: ServerTarget) -> None:
-    """Where an unknown export is answered in clear like one that needs TLS, the two answers cannot be told apart."""
+    """Where an unknown export is said in clear to need TLS, one that does is answered alike, word for word."""
     for name in _protected_exports(t):
         with t.peer.negotiating(clear=True) as nego:
             protected, unknown = nego.info(name, ALL_INFOS), nego.info(t.unknown_export, ALL_INFOS)
@@ -395,6 +395,9 @@ def hidden_exports_stay_hidden(t: ServerTarget) -> None:
             raise NotApplicable("the server tells in clear that an export does not exist")
         types = [[reply.type for reply in answer.replies] for answer in (protected, unknown)]
         expect_equal(types[0], types[1], "the answer about an export that needs TLS")
+        if name:  # what quotes an empty name cannot be compared
+            words = [_words(protected, name), _words(unknown, t.unknown_export)]
+            expect_equal(words[0], words[1], "what is said about an export that needs TLS")
 
 
 def _protected_exports(t: ServerTarget) -> list[str]:
@@ -407,6 +410,11 @@ def _protected_exports(t: ServerTarget) -> list[str]:
     if not found:
         raise NotApplicable("no export of this server needs TLS")
     return found
+
+
+def _words(answer: Answer, name: str) -> str:
+    """The message of a refusal, as it would be for an export of any other name."""
+    return answer.final.data.replace(name.encode(), b"NAME").decode("utf-8", "replace")
 
 
 def _pipe_of(session: Session) -> TLSPipe:

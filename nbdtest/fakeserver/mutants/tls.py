@@ -295,6 +295,18 @@ def protected_can_be_told(server: FakeServer) -> None:
     server.on(Opt.INFO).rewrite(describe)
 
 
+@mutant(
+    "tls.protected-can-be-told-by-words",
+    breaks=["OPT-099"],
+    checks=["tls.hidden-exports-stay-hidden", "tls.never-required-under-tls"],
+)
+def protected_can_be_told_by_words(server: FakeServer) -> None:
+    """Unknown exports are said to need TLS, in other words than real ones."""
+    server.configure(tls_mode=TLSMode.SELECTIVE)
+    otherwise = actions.opt_error(Rep.ERR_TLS_REQD, "if there is such an export, it needs TLS")
+    server.on(Opt.INFO).rewrite(_where_refused(Rep.ERR_UNKNOWN, otherwise))
+
+
 # Under TLS
 
 
