@@ -7,10 +7,10 @@ import errno
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -135,11 +135,12 @@ def test_the_client_says_why_it_cannot_connect() -> None:
     handle.close()
 
 
-def test_the_client_works_with_nbdkit() -> None:
-    port = next(PORTS)
-    with subprocess.Popen(["nbdkit", "-f", "--exit-with-parent", "--vsock", "-p", str(port), "memory", "1M"]) as nbdkit:
+def test_the_client_works_with_nbdkit(tmp_path: Path) -> None:
+    port, listens = next(PORTS), tmp_path / "pid"
+    command = ["nbdkit", "-f", "--exit-with-parent", "--vsock", "-p", str(port), "-P", str(listens), "memory", "1M"]
+    with subprocess.Popen(command) as nbdkit:
         try:
-            until(lambda: _listens(port), "nbdkit listens")
+            until(listens.exists, "nbdkit listens")
             handle = NBD()
             handle.connect_uri(f"nbd+vsock://1:{port}/")
             handle.pwrite(b"hello", 512)
@@ -237,12 +238,3 @@ def test_the_kernel_does_not_take_vsock_and_the_error_says_what_would_do(
         NBDDevice.attach(handle, device=index)
     handle.shutdown()
     handle.close()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM) as probe:
-        try:
-            probe.bind((CID_ANY, port))
-        except OSError as error:
-            return error.errno == errno.EADDRINUSE
-    return False
