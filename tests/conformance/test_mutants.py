@@ -55,6 +55,7 @@ def test_short_data_and_large_blocks_are_no_fault_of_the_checks(name: str, check
         assert run_check(CHECKS[check], target).outcome is not Outcome.ERROR
 
 
+@pytest.mark.companions
 @pytest.mark.parametrize("name", OURS)
 def test_a_bug_is_seen_by_the_checks_named_for_it(name: str) -> None:
     made = OURS[name]
