@@ -14,7 +14,18 @@ from ctypes import c_int
 from typing import Any
 
 from nbdtest.client import Buffer
-from nbdtest.wire import InfoRequest, MetaContextRequest, NewstyleGreeting, Opt, Option, OptionReply, Rep, Request
+from nbdtest.wire import (
+    REQUEST_MAGIC,
+    STRUCTURED_REPLY_MAGIC,
+    InfoRequest,
+    MetaContextRequest,
+    NewstyleGreeting,
+    Opt,
+    Option,
+    OptionReply,
+    Rep,
+    Request,
+)
 
 __all__ = ["NBD", "PollingNBD"]
 
@@ -22,8 +33,6 @@ REQUEST = struct.Struct(">IHHQQI")
 READ_REPLY = struct.Struct(">IHHQIQ")
 SIMPLE_REPLY = struct.Struct(">I4xQ")
 STATUS_REPLY = struct.Struct(">IHHQIIII")
-MAGIC = 0x25609513
-STRUCTURED_MAGIC = 0x668E33EF
 READ, WRITE, FLUSH, BLOCK_STATUS = 0, 1, 3, 7
 
 GREETING = NewstyleGreeting.wire_size()
@@ -79,7 +88,7 @@ class NBD:
 
     def pread(self, count: int, offset: int) -> bytearray:
         header, buffer = bytearray(READ_REPLY.size), bytearray(count)
-        self._send(REQUEST.pack(MAGIC, 0, READ, self._cookie, offset, count))
+        self._send(REQUEST.pack(REQUEST_MAGIC, 0, READ, self._cookie, offset, count))
         if self.polls:
             self._poll()
         got = os.readv(self._fd, (header, buffer))
@@ -88,19 +97,19 @@ class NBD:
         return buffer
 
     def pwrite(self, data: bytes, offset: int) -> None:
-        self._send(REQUEST.pack(MAGIC, 0, WRITE, self._cookie, offset, len(data)) + data)
+        self._send(REQUEST.pack(REQUEST_MAGIC, 0, WRITE, self._cookie, offset, len(data)) + data)
         if self.polls:
             self._poll()
         self._recv(64)
 
     def flush(self) -> None:
-        self._send(REQUEST.pack(MAGIC, 0, FLUSH, self._cookie, 0, 0))
+        self._send(REQUEST.pack(REQUEST_MAGIC, 0, FLUSH, self._cookie, 0, 0))
         if self.polls:
             self._poll()
         self._recv(64)
 
     def block_status(self, count: int, offset: int, extent: Callable[..., Any]) -> None:
-        self._send(REQUEST.pack(MAGIC, 0, BLOCK_STATUS, self._cookie, offset, count))
+        self._send(REQUEST.pack(REQUEST_MAGIC, 0, BLOCK_STATUS, self._cookie, offset, count))
         if self.polls:
             self._poll()
         reply = self._recv(64)
@@ -112,14 +121,14 @@ class NBD:
         view = memoryview(buffer.to_buffer())
         self._cookie = cookie = self._cookie + 1
         self._waiting[cookie] = view, completion
-        self._requests += REQUEST.pack(MAGIC, 0, READ, cookie, offset, len(view))
+        self._requests += REQUEST.pack(REQUEST_MAGIC, 0, READ, cookie, offset, len(view))
         return cookie
 
     def aio_pwrite(self, buffer: Buffer, offset: int, completion: Callable[..., Any]) -> int:
         data = buffer.to_buffer()
         self._cookie = cookie = self._cookie + 1
         self._waiting[cookie] = memoryview(b""), completion
-        self._requests += REQUEST.pack(MAGIC, 0, WRITE, cookie, offset, len(data))
+        self._requests += REQUEST.pack(REQUEST_MAGIC, 0, WRITE, cookie, offset, len(data))
         self._requests += data
         return cookie
 
@@ -133,7 +142,7 @@ class NBD:
         while end - at >= SIMPLE_REPLY.size:
             magic, cookie = SIMPLE_REPLY.unpack_from(replies, at)
             view, completion = waiting[cookie]
-            data = at + (READ_REPLY.size if magic == STRUCTURED_MAGIC else SIMPLE_REPLY.size)
+            data = at + (READ_REPLY.size if magic == STRUCTURED_REPLY_MAGIC else SIMPLE_REPLY.size)
             if (after := data + len(view)) > end:
                 break
             if view:

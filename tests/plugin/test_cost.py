@@ -42,8 +42,14 @@ def test_hypothesis_is_not_loaded_for_its_summary_of_nothing(
     assert pytester.path.joinpath(f"{process}.txt").read_text() == "False"
 
 
-@pytest.mark.parametrize("options", [(), ("-n1",)], ids=["alone", "distributed"])
-def test_hypothesis_keeps_its_summary_of_tests_that_use_it(pytester: pytest.Pytester, options: tuple[str, ...]) -> None:
+def test_hypothesis_keeps_its_summary_of_what_workers_ran(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(EVERY_OUTCOME + NOTES_WHETHER_HYPOTHESIS_IS_LOADED)
+    pytester.makepyfile("def test_of_somebody_else(): pass")
+    pytester.runpytest_subprocess(f"--nbd-server={SERVER}", "-n1")
+    assert pytester.path.joinpath("main.txt").read_text() == "True"
+
+
+def test_hypothesis_keeps_its_summary_of_tests_that_use_it(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(EVERY_OUTCOME)
     pytester.makepyfile(
         """
@@ -54,5 +60,5 @@ def test_hypothesis_keeps_its_summary_of_tests_that_use_it(pytester: pytest.Pyte
             pass
         """
     )
-    result = pytester.runpytest_subprocess(f"--nbd-server={SERVER}", "--hypothesis-show-statistics", *options)
+    result = pytester.runpytest_subprocess(f"--nbd-server={SERVER}", "--hypothesis-show-statistics")
     result.stdout.fnmatch_lines(["*Hypothesis Statistics*", "*test_any*"])

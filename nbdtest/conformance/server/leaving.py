@@ -345,7 +345,7 @@ def leaks_nothing(t: ServerTarget) -> None:
     while True:
         t.wait(4 * t.quiet_s)
         after = t.source.vitals()
-        if before is None or after is None or not (kept := _kept(before, after)):
+        if not before or not after or not (kept := _kept(before, after)):
             return
         if patience.expired:
             raise Complaint(f"{kept} after many clients have vanished", "none")
