@@ -157,7 +157,7 @@ class TLSChannel(Channel):
         try:
             while not self.pipe.handshake():
                 self._push()
-                if not self._pull():
+                if not self._pull(_DONTWAIT):
                     return False
         except TransportError as error:
             self._push()
@@ -166,11 +166,21 @@ class TLSChannel(Channel):
         return True
 
     def receive_into(self, space: memoryview) -> int | None:
+        return self._receive(space, _DONTWAIT)
+
+    def receive_waiting(self, space: memoryview, *, whole: bool) -> int:
+        return self._receive(space, 0) or 0
+
+    def _receive(self, space: memoryview, flags: int) -> int | None:
+        pipe = self.pipe
         try:
-            while not (count := self.pipe.read_into(space)):
-                if not self._pull():
+            while True:
+                if not pipe.is_dry:
+                    if count := pipe.read_into(space):
+                        return count
+                    self._push()  # if the peer wants an answer to what was no data, it must not wait for it
+                if not self._pull(flags):
                     return None
-            return count
         except Disconnected as error:
             # After DISC a missing close_notify is no error. A server that leaves without a word may have refused us.
             if self._closing or (isinstance(error, TLSClosed) and not self.pipe.silent):
@@ -212,7 +222,7 @@ class TLSChannel(Channel):
     def wire(self) -> Wire:
         """The same calls through TLS: they wait, and what goes wrong with TLS is a TLSError."""
 
-        plaintext = memoryview(bytearray(RECORD))
+        pipe, plaintext = self.pipe, memoryview(bytearray(RECORD))
         poller = select.poll()
         poller.register(self.socket, select.POLLIN)
 
@@ -236,7 +246,7 @@ class TLSChannel(Channel):
                 have = self._wait_for_some(memoryview(header))
                 if have == size:
                     with suppress(TransportError):  # whoever asks for more is told
-                        have += self.pipe.read_into(rest)
+                        have += pipe.read_into(rest)
                 return have
             have = self._wait_for_some(plaintext[:total])  # copying is cheaper than asking OpenSSL twice
             header[:have] = plaintext[: min(have, size)]
@@ -245,13 +255,23 @@ class TLSChannel(Channel):
             return have
 
         def send(data: Piece, _flags: int) -> int:
-            return self._send_waiting((data,))
+            try:
+                pipe.write(data)
+            except TransportError as error:
+                raise TLSError(str(error)) from error
+            self._send_ciphertext(pipe.to_send())
+            return len(data)
 
         def sendmsg(pieces: Sequence[Piece], _ancillary: Sequence[Any], _flags: int) -> int:
-            return self._send_waiting(pieces)
+            try:
+                for ciphertext in pipe.encrypt(*pieces):
+                    self._send_ciphertext(ciphertext)
+            except TransportError as error:
+                raise TLSError(str(error)) from error
+            return sum(map(len, pieces))
 
         def poll() -> None:
-            if self.pipe.is_dry:
+            if pipe.is_dry:
                 poller.poll()
 
         return Wire(send, sendmsg, recv, recv_into, readv, poll)
@@ -260,39 +280,30 @@ class TLSChannel(Channel):
         """Receive at least one byte, however long that takes; 0 when the server has closed TLS."""
         pipe, ciphertext = self.pipe, self._ciphertext
         try:
-            while not (count := pipe.read_into(view)):
+            while True:
+                if not pipe.is_dry:
+                    if count := pipe.read_into(view):
+                        return count
+                    self._send_ciphertext(pipe.to_send())
                 if got := self._receive_into(ciphertext):
                     pipe.feed(ciphertext[:got])
                 else:
                     pipe.feed_eof()
-            return count
         except TLSClosed:
             return 0
         except TransportError as error:
             raise TLSError(str(error)) from error
 
-    def _send_waiting(self, pieces: Sequence[Piece]) -> int:
-        """Send everything, however long that takes, and return how much that was."""
-        pipe = self.pipe
-        try:
-            if len(pieces) == 1:
-                pipe.write(pieces[0])
-                self._send_ciphertext(pipe.to_send())
-            else:
-                for ciphertext in pipe.encrypt(*pieces):
-                    self._send_ciphertext(ciphertext)
-        except (BrokenPipeError, ConnectionResetError):
-            self._deaf = True  # what there is to be received says why
-        except TransportError as error:
-            raise TLSError(str(error)) from error
-        return sum(map(len, pieces))
-
     def _send_ciphertext(self, ciphertext: bytes) -> None:
+        """Send all of it, however long that takes; nothing when the server does not listen any more."""
         if self._unsent:
             ciphertext, self._unsent = self._unsent + ciphertext, b""
-        sent = 0 if not self._deaf else len(ciphertext)
-        while sent < len(ciphertext):
-            sent += self._send(memoryview(ciphertext)[sent:] if sent else ciphertext, socket.MSG_NOSIGNAL)
+        sent = 0
+        try:
+            while sent < len(ciphertext) and not self._deaf:
+                sent += self._send(memoryview(ciphertext)[sent:] if sent else ciphertext, socket.MSG_NOSIGNAL)
+        except (BrokenPipeError, ConnectionResetError):
+            self._deaf = True  # what there is to be received says why
 
     def push(self) -> None:
         """Send what is waiting to be sent, as far as the socket takes it."""
@@ -322,10 +333,10 @@ class TLSChannel(Channel):
         self._unsent = b""
         return True
 
-    def _pull(self) -> bool:
-        """Receive ciphertext; False if none has come."""
+    def _pull(self, flags: int) -> bool:
+        """Receive ciphertext; False if none has come, and the flags say not to wait."""
         try:
-            count = self._receive_into(self._ciphertext, 0, _DONTWAIT)
+            count = self._receive_into(self._ciphertext, 0, flags)
         except BlockingIOError:
             return False
         except ConnectionResetError:

@@ -234,11 +234,13 @@ class Driver:
         engine, channel = self.engine, self.channel
         if engine.has_output and self._connector is None:
             self._watched(self.flush)
-        free = channel is not None and channel.plain and engine.resting.direction == READING and not engine.has_output
+        busy = channel is None or self._handshaking or engine.has_output or channel.wants_to_send
+        free = not busy and engine.resting.direction == READING
         if free and extra < 0 and deadline.seconds == math.inf:
             self._receive_waiting()  # there is nothing else to wait for: cheaper than polling first
             if engine.failure is not None:
                 raise engine.failure
+            self._receive_held()
             return True
         direction = self.direction()
         events = (select.POLLIN if direction & READING else 0) | (select.POLLOUT if direction & WRITING else 0)

@@ -64,6 +64,7 @@ _STATUS_EXT = ReplyType.BLOCK_STATUS_EXT.value
 _BLOCK_STATUS = Cmd.BLOCK_STATUS.value
 _NONE = ReplyType.NONE.value
 _DONE = ReplyFlag.DONE.value
+_PAYLOAD_LEN = CmdFlag.PAYLOAD_LEN.value
 _NOSIGNAL = socket.MSG_NOSIGNAL
 _WAITALL = socket.MSG_WAITALL
 
@@ -98,12 +99,11 @@ class FastLane:
         "_extended",
         "_header",
         "_inbox",
-        "_largest_write",
         "_least_status",
         "_lock",
         "_misaligned",
+        "_most",
         "_order_pacing",
-        "_orders",
         "_poll",
         "_read_pacing",
         "_readv",
@@ -114,7 +114,6 @@ class FastLane:
         "_size",
         "_structured",
         "_writable",
-        "_write_flags",
     )
 
     def __init__(self, engine: Engine, channel: Channel, lock: AbstractContextManager[object]) -> None:
@@ -129,61 +128,20 @@ class FastLane:
         export = engine.export
         self._size = export.size
         self._misaligned = export.minimum - 1 if export.minimum else 0
-        self._largest_write = min(MAX_REQUEST_SIZE, export.payload_maximum)
         self._writable = not export.flags & TransmissionFlag.READ_ONLY.value
-        self._write_flags = CmdFlag.PAYLOAD_LEN.value if engine.extended else 0
-        self._orders = frozenset(
-            command
+        self._most = {
+            command: NARROW_LIMIT
             for command, (wanted, unwanted) in _ORDERS.items()
             if export.flags & wanted and not export.flags & unwanted
-        )
+        }
+        if self._writable:
+            self._most[_WRITE] = min(MAX_REQUEST_SIZE, export.payload_maximum)
         plain = engine.structured and engine.meta_valid and len(engine.contexts) == 1
         self._context = engine.contexts[0] if plain else None
         self._least_status = EXTENDED_STATUS.size + 16 if engine.extended else STATUS.size + 8  # one extent
         self._header = bytearray(
             EXTENDED_DATA.size if self._extended else STRUCTURED_DATA.size if self._structured else SIMPLE.size
         )
-
-    def read(self, count: int, offset: int) -> bytearray | None:
-        """Read, or return None if that is not for the lane.
-
-        Raises:
-            Begun: the reply is not the ordinary one.
-        """
-        if not 0 < count <= MAX_REQUEST_SIZE:
-            return None
-        buffer = bytearray(count)
-        return buffer if self._read(buffer, count, offset) else None
-
-    def read_into(self, view: memoryview, offset: int) -> bool:
-        """Read into `view`, or return False if that is not for the lane.
-
-        Raises:
-            Begun: the reply is not the ordinary one.
-        """
-        count = len(view)
-        return 0 < count <= MAX_REQUEST_SIZE and self._read(view, count, offset)
-
-    def write(self, data: BytesLike, offset: int) -> bool:
-        """Write, or return False if that is not for the lane.
-
-        Raises:
-            Begun: the reply is not the ordinary one.
-        """
-        count = len(data)
-        if not 0 < count <= self._largest_write or not self._writable:
-            return False
-        return self._order(_WRITE, self._write_flags, count, offset, data)
-
-    def order(self, type_: int, count: int, offset: int) -> bool:
-        """Send a command without data in either direction, or return False if that is not for the lane.
-
-        Raises:
-            Begun: the reply is not the ordinary one.
-        """
-        if type_ not in self._orders or not (0 < count <= NARROW_LIMIT or type_ == _FLUSH):
-            return False
-        return self._order(type_, 0, count, offset, None)
 
     def status(self, extent: Callable[..., Any], wide: bool, count: int, offset: int) -> bool:
         """Ask for the status of a range, or return False if that is not for the lane.
@@ -346,7 +304,7 @@ class FastLane:
                 or len(tail) >= BATCH_BYTES
             ):
                 return 0
-            flags = self._write_flags
+            flags = _PAYLOAD_LEN if self._extended else 0
             command = Command(_WRITE, offset, count, flags, memoryview(memory), completion)
             cookie = command.cookie = engine.next_cookie
             engine.next_cookie = cookie + 1
@@ -379,7 +337,14 @@ class FastLane:
         engine.calm = free
         return free
 
-    def _read(self, buffer: bytearray | memoryview, count: int, offset: int) -> bool:
+    def read(self, buffer: bytearray | memoryview, count: int, offset: int) -> bool:
+        """Read `count` bytes, as many as `buffer` has, or return False if that is not for the lane.
+
+        Raises:
+            Begun: the reply is not the ordinary one.
+        """
+        if not 0 < count <= MAX_REQUEST_SIZE:
+            return False
         with self._lock:
             engine, header = self._engine, self._header
             if not 0 <= offset <= self._size - count or (offset | count) & self._misaligned:
@@ -463,7 +428,15 @@ class FastLane:
             got += more
         return got
 
-    def _order(self, type_: int, flags: int, count: int, offset: int, payload: BytesLike | None) -> bool:
+    def order(self, type_: int, count: int, offset: int, payload: BytesLike | None = None) -> bool:
+        """Send a command that brings no data back, a write with `count` bytes of `payload`; or return False if that is
+        not for the lane.
+
+        Raises:
+            Begun: the reply is not the ordinary one.
+        """
+        if not (count <= self._most.get(type_, -1) and (count > 0 or type_ == _FLUSH)):
+            return False
         with self._lock:
             engine = self._engine
             if not 0 <= offset <= self._size - count or (offset | count) & self._misaligned:
@@ -472,11 +445,13 @@ class FastLane:
                 return False
             cookie = engine.next_cookie
             engine.next_cookie = cookie + 1
+            flags = 0
             if self._extended:
+                flags = _PAYLOAD_LEN if payload is not None else 0
                 request = EXTENDED_REQUEST.pack(EXTENDED_REQUEST_MAGIC, flags, type_, cookie, offset, count)
                 expected = EXTENDED.pack(EXTENDED_REPLY_MAGIC, _DONE, _NONE, cookie, offset, 0)
             else:
-                request = REQUEST.pack(REQUEST_MAGIC, flags, type_, cookie, offset, count)
+                request = REQUEST.pack(REQUEST_MAGIC, 0, type_, cookie, offset, count)
                 expected = SIMPLE.pack(SIMPLE_REPLY_MAGIC, 0, cookie)
             total = len(request)
             pacing = self._order_pacing

@@ -12,8 +12,8 @@ __all__ = ["CAPACITY", "WORTH_LENDING", "Inbox"]
 FIRST_CAPACITY = 1 << 14
 """Bytes of a new staging buffer: enough for a handshake."""
 
-CAPACITY = 1 << 18
-"""Bytes of one that was filled: what a Unix socket can hold, so that one system call empties it."""
+CAPACITY = 1 << 19
+"""Bytes of one that was filled: all that a Unix socket can hold, behind the beginning of a reply."""
 
 NARROW = 1 << 12
 """Bytes offered while large payloads are expected: what gets into the staging buffer has to be copied out of it."""
@@ -108,9 +108,9 @@ class Inbox:
         self.head, self.tail = 0, len(staged)
 
     def _compact(self) -> None:
-        rest = self.buffer[self.head : self.tail]
-        self.view[: len(rest)] = rest
-        self.head, self.tail = 0, len(rest)
+        rest = self.tail - self.head
+        self.view[:rest] = self.view[self.head : self.tail]  # they may overlap
+        self.head, self.tail = 0, rest
 
     def withdraw(self) -> None:
         """Forget the lent buffer: its owner wants it back."""

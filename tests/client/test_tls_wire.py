@@ -1,9 +1,11 @@
-"""The fast lane's calls through TLS: they wait, give what has come, and never ask for more than that."""
+"""Channels through TLS, and the fast lane's calls on them: they wait, give what has come, and never ask for more than
+that.
+"""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
@@ -42,7 +44,7 @@ class Server:
 
 
 @pytest.fixture
-def ends(nbd_pki: PKIMaterial) -> Iterator[tuple[Wire, Server]]:
+def link(nbd_pki: PKIMaterial) -> Iterator[tuple[TLSChannel, Server]]:
     near, far = socket.socketpair()
     channel = TLSChannel(near, client_context(nbd_pki.client()))
     server = Server(TLSPipe(server_context(nbd_pki.server())), far)
@@ -53,9 +55,15 @@ def ends(nbd_pki: PKIMaterial) -> Iterator[tuple[Wire, Server]]:
     server.receive()
     assert server.pipe.handshake()
     server.push()
-    yield channel.wire(), server
+    yield channel, server
     channel.close()
     far.close()
+
+
+@pytest.fixture
+def ends(link: tuple[TLSChannel, Server]) -> tuple[Wire, Server]:
+    channel, server = link
+    return channel.wire(), server
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -102,3 +110,44 @@ def test_polling_does_not_wait_for_what_has_left_the_socket(ends: tuple[Wire, Se
     server.send(b"third")
     wire.poll()
     assert wire.recv(64) == b"third"
+
+
+def test_waiting_gives_what_has_come(link: tuple[TLSChannel, Server]) -> None:
+    channel, server = link
+    space = memoryview(bytearray(64))
+    for words in (b"first", b"second"):
+        server.send(words)
+        assert channel.receive_waiting(space, whole=False) == len(words)
+        assert space[: len(words)] == words
+        assert not channel.holds_bytes
+    server.end()
+    assert channel.receive_waiting(space, whole=False) == 0
+
+
+@pytest.mark.parametrize(
+    "receive",
+    [
+        pytest.param(lambda channel, space: channel.receive_waiting(space, whole=False), id="engine"),
+        pytest.param(lambda channel, space: channel.wire().recv_into(space, 0, 0), id="lane"),
+    ],
+)
+def test_what_tls_itself_has_to_answer_is_sent_before_waiting(
+    link: tuple[TLSChannel, Server], receive: Callable[[TLSChannel, memoryview], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a renegotiation: something came that was no data, and the server waits for the answer."""
+    channel, server = link
+    decrypt = channel.pipe.read_into
+
+    def something_else(buffer: bytearray | memoryview) -> int:
+        monkeypatch.setattr(channel.pipe, "read_into", decrypt)
+        channel.pipe.write(b"answer")
+        server.send(b"data")
+        return 0
+
+    monkeypatch.setattr(channel.pipe, "read_into", something_else)
+    channel.pipe.is_dry = False
+    space = memoryview(bytearray(64))
+    assert receive(channel, space) == 4
+    server.receive()
+    received = bytearray(64)
+    assert received[: server.pipe.read_into(received)] == b"answer"

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import select
 import ssl
+import sys
+import termios
+import threading
 from pathlib import Path
 
 import pytest
 
-from nbdtest.client import NBD, TLS_ALLOW, TLS_DISABLE, TLS_REQUIRE, Error
+from nbdtest.client import NBD, TLS_ALLOW, TLS_DISABLE, TLS_REQUIRE, ClosedHandle, Error
 from nbdtest.client.asynchronous import AsyncNBD
 from nbdtest.client.channel import TLSChannel
-from nbdtest.fakeserver import FakeServer, Style, TLSMode, ack, data, opt_error, raw
+from nbdtest.fakeserver import FakeServer, Style, TLSMode, ack, data, hold, opt_error, raw
 from nbdtest.fixtures.pki import Flaw, PKIMaterial, PSKMaterial
+from nbdtest.net.clock import Deadline
 from nbdtest.net.tls import PSKSupport, ServerPSK, VersionRange, server_context
 from nbdtest.wire import Cmd, Opt, Rep
 from tests.tls.conftest import Kind
@@ -45,29 +50,77 @@ def test_commands_in_flight_under_tls(kind: Kind) -> None:
     assert handle.pread(1 << 20, 0) == b"".join(pieces)
 
 
+def turn(handle: NBD) -> None:
+    """One turn of the loop that a user writes himself: descriptor, direction, notify_read and notify_write."""
+    direction = handle.aio_get_direction()
+    poller = select.poll()
+    poller.register(handle.aio_get_fd(), (direction & 1 and select.POLLIN) | (direction & 2 and select.POLLOUT))
+    [(_, events)] = poller.poll(20_000)
+    if events & select.POLLIN and direction & 1:
+        handle.aio_notify_read()
+    elif events & select.POLLOUT and direction & 2:
+        handle.aio_notify_write()
+
+
 def test_by_notification(kind: Kind) -> None:
-    """The loop that a user writes himself: descriptor, direction, notify_read and notify_write."""
     server, handle = kind.server(), kind.handle()
     handle.aio_connect_unix(server.path)
     buffer = bytearray(300_000)
-
-    def turn() -> None:
-        direction = handle.aio_get_direction()
-        poller = select.poll()
-        poller.register(handle.aio_get_fd(), (direction & 1 and select.POLLIN) | (direction & 2 and select.POLLOUT))
-        [(_, events)] = poller.poll(20_000)
-        if events & select.POLLIN and direction & 1:
-            handle.aio_notify_read()
-        elif events & select.POLLOUT and direction & 2:
-            handle.aio_notify_write()
-
     while handle.aio_is_connecting():
-        turn()
+        turn(handle)
     server.disk.write(0, b"\xaa" * len(buffer))
     cookie = handle.aio_pread(buffer, 0)
     while not handle.aio_command_completed(cookie):
-        turn()
+        turn(handle)
     assert buffer == b"\xaa" * len(buffer)
+
+
+def test_poll_keeps_nothing_from_whoever_watches_the_descriptor(x509: Kind) -> None:
+    """Replies that were decrypted, or could be, have left the socket: it does not become readable for them again."""
+    server, handle = x509.server(), x509.handle()
+    server.disk.write(0, b"\xaa" * 4096)
+    handle.connect_unix(server.path)
+    pending = {handle.aio_pread(bytearray(4096), 0) for _ in range(8)}
+    assert handle.aio_get_direction() & 1  # by then all of them have been sent
+    deadline = Deadline(20)
+    while unread_bytes(handle.aio_get_fd()) < 8 * 4096:
+        assert not deadline.expired
+    handle.poll(-1)
+    while pending := {cookie for cookie in pending if not handle.aio_command_completed(cookie)}:
+        turn(handle)
+
+
+def unread_bytes(descriptor: int) -> int:
+    """How much has come that nobody has received."""
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def test_close_ends_a_call_that_waits_in_another_thread(kind: Kind) -> None:
+    server, handle = kind.server(), kind.handle()
+    asked = threading.Event()
+
+    def ask(request: object) -> bool:
+        asked.set()
+        return True
+
+    server.on(Cmd.FLUSH, where=ask).reply(hold("for ever"))
+    handle.connect_unix(server.path)
+    found: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            handle.aio_flush()
+            handle.poll(-1)
+            handle.poll(-1)
+        except (Error, ClosedHandle) as error:
+            found.append(error)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    assert asked.wait(20)
+    handle.close()
+    waiting.join(20)
+    assert found
 
 
 @pytest.mark.parametrize(("versions", "name"), [(TLS12, "TLSv1.2"), (None, "TLSv1.3")])

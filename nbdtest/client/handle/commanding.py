@@ -24,12 +24,14 @@ from nbdtest.client.errors import Failure
 from nbdtest.client.fastlane import Begun
 from nbdtest.client.handle.call import CONNECTED, HAGGLING, Entered, permitted
 from nbdtest.client.handle.submitting import Submitting
+from nbdtest.client.settings import MAX_REQUEST_SIZE
 from nbdtest.client.states import NEGOTIATING, NOT_OVER
 from nbdtest.net.clock import Deadline
 from nbdtest.wire import Cmd
 
 __all__ = ["CommandCalls"]
 
+_WRITE = Cmd.WRITE.value
 _FLUSH = Cmd.FLUSH.value
 _TRIM = Cmd.TRIM.value
 _CACHE = Cmd.CACHE.value
@@ -49,10 +51,11 @@ class CommandCalls(Submitting):
     @permitted(CONNECTED)
     def pread(self, count: int, offset: int, flags: int = 0) -> bytearray:
         """Read `count` bytes at `offset`."""
-        if (lane := self._lane) is not None and not flags:
+        if (lane := self._lane) is not None and not flags and 0 < count <= MAX_REQUEST_SIZE:
+            buffer = bytearray(count)
             try:
-                if (data := lane.read(count, offset)) is not None:
-                    return data
+                if lane.read(buffer, count, offset):
+                    return buffer
             except Begun as begun:
                 return self._finish_read("pread", begun.command)
         count, offset, flags = _range(count, offset, flags)
@@ -79,7 +82,7 @@ class CommandCalls(Submitting):
         view = buf if type(buf) in (bytes, bytearray) else readable_view(buf)
         if (lane := self._lane) is not None and not flags:
             try:
-                if lane.write(view, offset):
+                if lane.order(_WRITE, len(view), offset, view):
                     return
             except Begun as begun:
                 self._finish_begun("pwrite", begun.command)

@@ -65,7 +65,7 @@ class ExtraCalls(CommandCalls, ExportCalls):
         view = writable_view(buf)
         if (lane := self._lane) is not None and not flags:
             try:
-                if lane.read_into(view, offset):
+                if lane.read(view, len(view), offset):
                     return
             except Begun as begun:
                 self._finish_begun("pread_into", begun.command)

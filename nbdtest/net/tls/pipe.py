@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import TypeAlias, cast
 
-from nbdtest.errors import UsageError
+from nbdtest.errors import TransportError, UsageError
 from nbdtest.net.tls.context import Side, TLSContext
 from nbdtest.net.tls.failures import (
     HandshakeFailed,
@@ -58,6 +58,11 @@ class TLSPipe:
             server_hostname=context.server_hostname,
             session=session,
         )
+        self._decrypt = cast("Callable[[int, memoryview], int]", self._ssl.read)  # with a buffer it returns a count
+        self.to_send: Callable[[], bytes] = self._outgoing.read
+        """Take the ciphertext that is due to the peer, b"" if none."""
+        self.is_dry = True
+        """Whether `read_into` has nothing to give or to tell before more is fed. False if in doubt."""
         self._established = False
         self._version = ""
         self._cipher = ""
@@ -139,20 +144,18 @@ class TLSPipe:
     def feed(self, ciphertext: _Bytes) -> None:
         """Take what arrived from the peer."""
         self._fed += self._incoming.write(ciphertext)
+        self.is_dry = False
 
     def feed_eof(self, *, reset: bool = False) -> None:
         """Take note that nothing more will arrive, because of a reset or an ordinary end."""
         self._reset = reset
         self._incoming.write_eof()
+        self.is_dry = False
 
     @property
     def pending_to_send(self) -> int:
         """Bytes that `to_send` would return."""
         return self._outgoing.pending
-
-    def to_send(self) -> bytes:
-        """Take the ciphertext that is due to the peer, b"" if none."""
-        return self._outgoing.read()
 
     @property
     def pending(self) -> int:
@@ -165,14 +168,6 @@ class TLSPipe:
         return self._decrypted == 0
 
     @property
-    def is_dry(self) -> bool:
-        """Whether `read_into` has nothing to give or to tell before more is fed. False if in doubt: half a record is
-        something."""
-        incoming = self._incoming  # asking OpenSSL itself would cost an exception
-        empty = not incoming.pending and not incoming.eof and not self._kept and not self._ssl.pending()
-        return empty and self._failure is None
-
-    @property
     def undecrypted(self) -> int:
         """Ciphertext bytes that were fed and not looked at yet: whole records, the beginning of one, or both."""
         return self._incoming.pending
@@ -183,10 +178,7 @@ class TLSPipe:
         Raises:
             UsageError: the handshake is not complete, or our side of the session is closed.
         """
-        if len(pieces) == 1 and len(pieces[0]) <= PIECE:
-            self._encrypt(pieces[0])  # a request without data, as most are
-            return
-        for piece in _records(pieces):
+        for piece in pieces if len(pieces) == 1 and len(pieces[0]) <= PIECE else _records(pieces):
             self._encrypt(piece)
 
     def encrypt(self, *pieces: _Bytes) -> Iterator[bytes]:
@@ -194,7 +186,7 @@ class TLSPipe:
         asked for."""
         for piece in _records(pieces):
             self._encrypt(piece)
-            yield self._outgoing.read()
+            yield self.to_send()
 
     def read_into(self, buffer: bytearray | memoryview) -> int:
         """Decrypt into `buffer` as much as is there and fits, and return how many bytes; 0 when `feed` has to bring
@@ -207,18 +199,43 @@ class TLSPipe:
         """
         if not self._established:
             raise UsageError("the TLS handshake is not complete: nothing can be read yet")
-        view = memoryview(buffer)
         if self.is_dry:
             return 0
         if self._kept:
+            view = memoryview(buffer)
             count = min(len(self._kept), view.nbytes)
             view[:count] = self._kept[:count]
             del self._kept[:count]
             return count
-        self._raise_failure()
-        if not (count := self._read(view)):
+        if self._failure is not None:
+            raise self._failure
+        rest = memoryview(buffer)
+        wanted, have = rest.nbytes, 0
+        decrypt, incoming = self._decrypt, self._incoming
+        try:
+            while have < wanted:
+                count = decrypt(wanted - have, rest)
+                if not count:
+                    self._note_end(self._closed(have))
+                    break
+                have += count
+                if not incoming.pending and not incoming.eof and not self._ssl.pending():
+                    self.is_dry = True  # asking once more would cost an exception
+                    break
+                rest = rest[count:]
+        except ssl.SSLWantReadError:
+            self.is_dry = not incoming.pending
+        except ssl.SSLZeroReturnError:
+            self._note_end(self._closed(have))
+        except ssl.SSLError as error:
+            if is_cut(error):
+                self._note_end(self._truncated(have))
+            else:
+                self._note_end(explain_session(error, self.context, nothing_yet=self._decrypted + have == 0))
+        self._decrypted += have
+        if not have:
             self._raise_failure()
-        return count
+        return have
 
     def close_notify(self) -> None:
         """End our direction of the session: `to_send` has the notice. The peer's direction can still be read, any
@@ -230,41 +247,14 @@ class TLSPipe:
         with suppress(ssl.SSLError):  # the peer's own notice has not come yet, or something else has: reading will tell
             self._ssl.unwrap()
 
-    def _read(self, buffer: bytearray | memoryview) -> int:
-        """Decrypt what is there and fits. The end, of whatever kind, is kept as a failure, to be told when the bytes
-        are gone."""
-        view = memoryview(buffer)
-        wanted, have = view.nbytes, 0
-        decrypt = cast("Callable[[int, memoryview], int]", self._ssl.read)  # with a buffer it returns a count
-        incoming, pending = self._incoming, self._ssl.pending
-        try:
-            while have < wanted:
-                count = decrypt(wanted - have, view[have:])
-                if not count:
-                    self._note_end(self._closed(have))
-                    break
-                have += count
-                if not incoming.pending and not pending():
-                    break  # asking once more would cost an exception
-        except ssl.SSLWantReadError:
-            pass
-        except ssl.SSLZeroReturnError:
-            self._note_end(self._closed(have))
-        except ssl.SSLError as error:
-            if is_cut(error):
-                self._note_end(self._truncated(have))
-            else:
-                self._note_end(explain_session(error, self.context, nothing_yet=self._decrypted + have == 0))
-        self._decrypted += have
-        return have
-
     def _keep_what_came(self) -> None:
         # OpenSSL's shutdown looks for the peer's notice, and throws away the data that it meets on the way.
-        buffer = bytearray(_RECORD)
-        while (
-            self._failure is None and (self._incoming.pending or self._ssl.pending()) and (count := self._read(buffer))
-        ):
-            self._kept += buffer[:count]
+        kept, buffer = bytearray(), bytearray(_RECORD)
+        with suppress(TransportError):  # whoever reads is told
+            while count := self.read_into(buffer):
+                kept += buffer[:count]
+        self._kept = kept
+        self.is_dry = self.is_dry and not kept
 
     def _encrypt(self, piece: _Bytes) -> None:
         if not self._established:
@@ -292,12 +282,13 @@ class TLSPipe:
         return f" before it sent anything in it: does it refuse our {refused}?"
 
     def _failed(self, failure: _Failure) -> _Failure:
-        self._failure = failure
+        self._note_end(failure)
         return failure
 
     def _note_end(self, failure: _Failure) -> None:
         # The bytes before the end are delivered first; the end is told by the next call.
         self._failure = failure
+        self.is_dry = False
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
