@@ -46,7 +46,7 @@ class Channel:
     """A connected stream socket, in blocking mode: here it is used without waiting, by the fast lane with waiting."""
 
     plain = True
-    """Whether the socket carries the bytes as they are: a short receive has emptied it, and it can be left to wait."""
+    """Whether the socket carries the bytes as they are: a short receive has emptied it."""
 
     def __init__(self, connected: socket.socket) -> None:
         self.socket = connected

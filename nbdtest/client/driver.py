@@ -166,7 +166,7 @@ class Driver:
             engine.received(count)
             if engine.has_output or engine.tls_wanted:
                 self.flush()
-            if channel.plain and count < len(space):
+            if (count < len(space) or not channel.plain) and not channel.holds_bytes:
                 break
         self._follow_up()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 from nbdtest.client import arguments
+from nbdtest.client.driver import FOREVER
 from nbdtest.client.errors import Failure
 from nbdtest.client.handle.call import ANY, permitted
 from nbdtest.client.handle.core import HandleCore
@@ -107,4 +108,4 @@ class PollingCalls(HandleCore):
 
 
 def _deadline(timeout_ms: int) -> Deadline:
-    return Deadline(None if timeout_ms < 0 else timeout_ms / 1000)
+    return FOREVER if timeout_ms < 0 else Deadline(timeout_ms / 1000)
