@@ -16,7 +16,7 @@ from contextlib import suppress
 from ctypes import c_int
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 from nbdtest.client.constants import CMD_FLAG_REQ_ONE, CONTEXT_BASE_ALLOCATION
 from nbdtest.client.errors import Error, Failure
@@ -27,6 +27,7 @@ from nbdtest.client.states import BOTH, READING, WRITING, Group
 __all__ = ["AsyncNBD"]
 
 T = TypeVar("T")
+_Begin: TypeAlias = Callable[[Callable[[c_int], object]], object]
 
 MOST_IN_FLIGHT = 256
 LEAVING_S = 3.0
@@ -108,6 +109,18 @@ class AsyncNBD:
         """Ask about the export, so that its flags and sizes are known."""
         await self._option("opt_info", self.handle.aio_opt_info)
 
+    async def opt_starttls(self) -> bool:
+        """Ask for TLS; True if it is running now, False if the server refused."""
+        return await self._agreement("opt_starttls", self.handle.aio_opt_starttls)
+
+    async def opt_extended_headers(self) -> bool:
+        """Ask for extended headers; True if the server agreed."""
+        return await self._agreement("opt_extended_headers", self.handle.aio_opt_extended_headers)
+
+    async def opt_structured_reply(self) -> bool:
+        """Ask for structured replies; True if the server agreed."""
+        return await self._agreement("opt_structured_reply", self.handle.aio_opt_structured_reply)
+
     async def opt_list(self) -> list[tuple[str, str]]:
         """Name and description of each export."""
         found: list[tuple[str, str]] = []
@@ -122,6 +135,17 @@ class AsyncNBD:
         else:
             begin = partial(self.handle.aio_opt_list_meta_context_queries, list(queries), found.append)
         await self._option("opt_list_meta_context", begin)
+        return found
+
+    async def opt_set_meta_context(self, queries: Sequence[str] | None = None) -> list[str]:
+        """Select the metadata contexts that match `queries`, by default those asked for by `handle.add_meta_context`,
+        and return their names. They take the place of all selected before."""
+        found: list[str] = []
+        if queries is None:
+            begin = partial(self.handle.aio_opt_set_meta_context, found.append)
+        else:
+            begin = partial(self.handle.aio_opt_set_meta_context_queries, list(queries), found.append)
+        await self._option("opt_set_meta_context", begin)
         return found
 
     # ---- commands
@@ -254,7 +278,26 @@ class AsyncNBD:
     def _is_settled(self) -> bool:
         return not self.handle._driver.state.bit & Group.CONNECTING.value
 
-    async def _option(self, call: str, begin: Callable[[Callable[[c_int], object]], object]) -> None:
+    async def _option(self, call: str, begin: _Begin) -> None:
+        """Hold a dialogue about an option to its end.
+
+        Raises:
+            Error: the server refused, or the connection died.
+        """
+        if number := await self._answer(call, begin):
+            engine = self.handle._engine
+            failure = engine.failure or engine.refusal or Failure("the server refused the option", number)
+            raise failure.in_call(call)
+
+    async def _agreement(self, call: str, begin: _Begin) -> bool:
+        """The same where a refusal is an answer like any other: whether the server agreed."""
+        number = await self._answer(call, begin)
+        if (failure := self.handle._engine.failure) is not None:
+            raise failure.in_call(call)
+        return not number
+
+    async def _answer(self, call: str, begin: _Begin) -> int:
+        """Begin an option and wait for its final reply: 0, or an errno value."""
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
         def done(error: c_int) -> None:
@@ -263,10 +306,7 @@ class AsyncNBD:
 
         begin(done)
         self._watch()
-        if number := await self._limited(call, future):
-            engine = self.handle._engine
-            failure = engine.failure or engine.refusal or Failure("the server refused the option", number)
-            raise failure.in_call(call)
+        return await self._limited(call, future)
 
     def _command(
         self, call: str, command: str, submit: Callable[..., int], *arguments: Any, flags: int

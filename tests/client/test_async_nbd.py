@@ -12,7 +12,20 @@ import pytest
 
 from nbdtest.client import NBD, AsyncNBD, ClosedHandle, Error, StatusExtent
 from nbdtest.fakeserver import FakeServer
-from nbdtest.wire import REQUEST_MAGIC, BlockStatus, Cmd, Errno, Extent, Opt, ReplyType, Request, SimpleReply
+from nbdtest.wire import (
+    REQUEST_MAGIC,
+    BlockStatus,
+    Cmd,
+    Errno,
+    Extent,
+    MetaContext,
+    Opt,
+    OptionReply,
+    Rep,
+    ReplyType,
+    Request,
+    SimpleReply,
+)
 from tests.client.prepared import Prepared, ack, chunk, data_chunk, done, error_chunk, handshake, refuse
 
 T = TypeVar("T")
@@ -172,6 +185,17 @@ def test_option_mode(prepared: Prepared) -> None:
         with pytest.raises(Error, match="the operation is not supported by the server"):
             await nbd.opt_list()
         assert await nbd.opt_list_meta_context(["base:"]) == []
+        prepared.answer(refuse(Opt.STRUCTURED_REPLY), ack(Opt.STRUCTURED_REPLY), refuse(Opt.EXTENDED_HEADERS))
+        assert not await nbd.opt_structured_reply()
+        assert await nbd.opt_structured_reply()
+        assert nbd.handle.get_structured_replies_negotiated()
+        assert not await nbd.opt_extended_headers()
+        name = MetaContext(id=1, name="base:allocation").encode()
+        selected = OptionReply(option=Opt.SET_META_CONTEXT, type=Rep.META_CONTEXT, data=name).encode()
+        for queries in (["base:allocation"], None):
+            prepared.answer(selected, ack(Opt.SET_META_CONTEXT))
+            assert await nbd.opt_set_meta_context(queries) == ["base:allocation"]
+        assert nbd.handle.can_meta_context("base:allocation")
         await nbd.shutdown()
         assert nbd.handle.aio_is_closed()
         await nbd.aclose()

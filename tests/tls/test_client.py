@@ -364,6 +364,21 @@ class TestByHand:
         assert handle.get_tls_negotiated()
         handle.opt_go()
 
+    @pytest.mark.parametrize("mode", [TLSMode.SELECTIVE, TLSMode.NONE])
+    def test_asyncio(self, mode: TLSMode, kind: Kind) -> None:
+        server, handle = kind.server(tls_mode=mode), kind.handle(TLS_DISABLE)
+        handle.set_opt_mode(True)
+
+        async def start_tls_and_read() -> tuple[bool, bytearray]:
+            async with AsyncNBD(handle) as nbd:
+                await nbd.connect_unix(server.path)
+                agreed = await nbd.opt_starttls()
+                assert handle.get_tls_negotiated() == agreed
+                await nbd.opt_go()
+                return agreed, await nbd.pread(512, 0)
+
+        assert asyncio.run(start_tls_and_read()) == (mode is TLSMode.SELECTIVE, bytes(512))
+
     def test_abort_closes_tls(self, kind: Kind) -> None:
         server, handle = kind.server(), kind.handle()
         handle.set_opt_mode(True)
