@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import socket
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -350,14 +351,18 @@ def test_a_session_can_be_cancelled_anywhere(turn: int) -> None:
             for at in range(len(data) % 28, len(data), 28):  # options come first, if at all
                 if data[at : at + 4] == REQUEST_MAGIC.to_bytes(4, "big"):
                     request = Request.decode(data[at : at + 28])
+                    if request.type == Cmd.DISC:
+                        continue
                     reply = data_chunk(request.cookie, 0, b"data") if request.type == Cmd.READ else done(request.cookie)
                     await loop.sock_sendall(made.far, reply)
+        made.far.shutdown(socket.SHUT_WR)
 
     async def session() -> None:
         async with AsyncNBD(made.handle, most_in_flight=2) as nbd:
             await nbd.connect_socket(made._near.detach())
             assert await asyncio.gather(*(nbd.pread(4, 0) for _ in range(3))) == [b"data"] * 3
             await nbd.flush()
+            await asyncio.sleep(PATIENCE_S)
 
     async def main() -> None:
         serving, task = asyncio.ensure_future(server()), asyncio.ensure_future(session())
