@@ -49,8 +49,9 @@ def matrix(runs: Iterable[tuple[TargetInfo, Sequence[Result]]]) -> str:
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return (
         "# Servers and checks\n\n"
-        "How released servers fared, as their packages configure them and on a scratch disk. A dot is a pass; an empty "
-        "cell is a check that does not apply. Why something fails stands in [findings.md](findings.md).\n\n"
+        "How released servers fared, as their packages configure them and on a scratch disk; those with `:x509` insist "
+        "on TLS. A dot is a pass; an empty cell is a check that does not apply. Why something fails stands in "
+        "[findings.md](findings.md).\n\n"
         f"{len(deadly)} checks that ended one of these servers are left out.\n\n{table}\n"
     )
 
