@@ -129,6 +129,7 @@ class FastLane:
         self._size = export.size
         self._misaligned = export.minimum - 1 if export.minimum else 0
         self._writable = not export.flags & TransmissionFlag.READ_ONLY.value
+        # The commands that can be sent here without data in return, and the most bytes that each may be about.
         self._most = {
             command: NARROW_LIMIT
             for command, (wanted, unwanted) in _ORDERS.items()
