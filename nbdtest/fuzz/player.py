@@ -55,6 +55,8 @@ _VISIT_S = 0.5
 """How long to wait for a server to be done with a visitor that made no sense."""
 _DYING_S = 0.3
 """How long a server may take to be dead that has stopped to answer: its memory may have to be dumped."""
+_REPORTING_S = 3.0
+"""How long a sanitizer may take from the first line of its report to the last: it looks up symbols for it."""
 _STILL_OPEN_S = 0.02
 """How long to wait for the end after DISC, once it is known that it does not come."""
 _FLUSH, _DISC = Command(type=Cmd.FLUSH), Command(type=Cmd.DISC)
@@ -335,8 +337,8 @@ class Player:
     def _post_mortem(self, problem: Problem | None) -> Problem | None:
         """Look after the server: what killed it matters more than what it said last."""
         source = self.target.source
-        output = source.output()
-        report = sanitizer_report(output)
+        report = sanitizer_report(source.output())
+        site = self._site_of_complaint() if report else ""  # for the obituary a process without a client is ended
         about = problem.about if problem is not None else ""
         obituary, trouble = source.obituary(), ""
         if not (report or obituary) and (trouble := self.target.trouble()):
@@ -344,7 +346,6 @@ class Player:
             obituary = source.obituary()
         seen = str(problem) if problem is not None else ""
         if report:
-            site = sanitizer_site(output)
             problem = Problem(kind=Kind.SANITIZER, rule="a sanitizer complains", about=about, detail=report, site=site)
         elif obituary:
             detail = "; ".join(filter(None, (_shortened(obituary), seen)))
@@ -357,6 +358,13 @@ class Player:
             return problem
         source.revive()
         return problem
+
+    def _site_of_complaint(self) -> str:
+        """Where a sanitizer complains. It says so last, and may be at it still."""
+        deadline = Deadline(_REPORTING_S)
+        while not (site := sanitizer_site(self.target.source.output())) and not deadline.expired:
+            self.target.wait(_STILL_OPEN_S)
+        return site
 
     def _keep_transcript(self, logs: Sequence[Log]) -> None:
         """Join what the handshakes left in the target's transcript with what the exchanges logged."""

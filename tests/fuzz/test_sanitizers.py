@@ -48,3 +48,17 @@ def test_a_sanitizers_report_is_a_finding(server: str) -> None:
     assert problem.kind is Kind.SANITIZER
     assert "heap-buffer-overflow" in problem.detail
     assert problem.site == "AddressSanitizer heap-buffer-overflow main"
+
+
+def test_a_report_that_is_still_being_written_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = "==1==ERROR: AddressSanitizer: heap-buffer-overflow on address 0x1\n"
+    ended = "SUMMARY: AddressSanitizer: heap-buffer-overflow server.c:5 in reply\n"
+    source = open_source(parse_server("builtin"), allow_writes=False)
+    printed = iter([begun, begun])
+    monkeypatch.setattr(source, "output", lambda: next(printed, begun + ended))
+    try:
+        problem = Player(ServerTarget(source)).trouble()
+    finally:
+        source.close()
+    assert problem is not None
+    assert problem.site == "AddressSanitizer heap-buffer-overflow reply"
