@@ -89,8 +89,8 @@ class Shadow:
 
 
 def shadow_of(t: ServerTarget) -> Shadow:
-    """A shadow of some stretch of the export."""
-    length = min(_AREA, t.size // 2) // t.unit * t.unit
+    """A shadow of some stretch of the export, at least of one block."""
+    length = max(1, min(_AREA, t.size // 2) // t.unit) * t.unit
     return Shadow(t, t.place(length), length)
 
 

@@ -43,6 +43,7 @@ _STATUS = (Cmd.BLOCK_STATUS,)
         "flag.foreign-on-block-status",
         "flag.unknown-on-block-status",
         "extended.wrong-contexts-are-einval",
+        "meta.selection-does-not-add-up",
     ],
 )
 def status_fails(server: FakeServer) -> None:
@@ -253,7 +254,11 @@ def always_allocated(server: FakeServer) -> None:
     )
 
 
-@mutant("status.zero-length-ends-session", breaks=["CMD-142"], checks=["status.zero-length-keeps-session"])
+@mutant(
+    "status.zero-length-ends-session",
+    breaks=["CMD-142"],
+    checks=["status.zero-length-keeps-session", "boundary.block-status-inside"],
+)
 def zero_length_ends_session(server: FakeServer) -> None:
     """BLOCK_STATUS of 0 bytes ends the session."""
     server.on(Cmd.BLOCK_STATUS, where=lambda asked: not asked.length).reply(actions.close())

@@ -318,7 +318,9 @@ def eoverflow(server: FakeServer) -> None:
     _change_errors_past_end(server, Cmd.CACHE, Errno.EOVERFLOW)
 
 
-@mutant("command.enomem", breaks=["ERR-033"], checks=["error.no-enomem", "size.maximum-is-served"])
+@mutant(
+    "command.enomem", breaks=["ERR-033"], checks=["error.no-enomem", "size.maximum-is-served", "boundary.read-inside"]
+)
 def enomem(server: FakeServer) -> None:
     """READ of more than 16 MiB fails with ENOMEM."""
     server.on(Cmd.READ, where=lambda asked: asked.length > 16 << 20).reply(actions.error(Errno.ENOMEM))
@@ -336,6 +338,7 @@ def enomem(server: FakeServer) -> None:
         "command.errors-keep-the-session",
         "boundary.cache",
         "boundary.cache-inside",
+        "delivery.requests-by-bytes",
     ],
 )
 def cache_hangs_up(server: FakeServer) -> None:
@@ -368,26 +371,44 @@ def any_magic(server: FakeServer) -> None:
 @mutant(
     "read.zero-length-ends-session",
     breaks=["CMD-004"],
-    checks=["read.zero-length-keeps-session", "command.errors-keep-the-session"],
+    checks=[
+        "read.zero-length-keeps-session",
+        "command.errors-keep-the-session",
+        "reply.read-is-never-simple",
+        "chunk.data-is-not-empty",
+        "boundary.read-inside",
+    ],
 )
 def read_zero_length_ends_session(server: FakeServer) -> None:
     """READ of 0 bytes ends the session."""
     server.on(Cmd.READ, where=lambda asked: not asked.length).reply(actions.close())
 
 
-@mutant("write.zero-length-ends-session", breaks=["CMD-059"], checks=["write.zero-length-keeps-session"])
+@mutant(
+    "write.zero-length-ends-session",
+    breaks=["CMD-059"],
+    checks=["write.zero-length-keeps-session", "boundary.write-inside"],
+)
 def write_zero_length_ends_session(server: FakeServer) -> None:
     """WRITE of 0 bytes ends the session."""
     server.on(Cmd.WRITE, where=lambda asked: not asked.length).reply(actions.close())
 
 
-@mutant("zeroes.zero-length-ends-session", breaks=["CMD-102"], checks=["zeroes.zero-length-keeps-session"])
+@mutant(
+    "zeroes.zero-length-ends-session",
+    breaks=["CMD-102"],
+    checks=["zeroes.zero-length-keeps-session", "boundary.write-zeroes-inside"],
+)
 def zeroes_zero_length_ends_session(server: FakeServer) -> None:
     """WRITE_ZEROES of 0 bytes ends the session."""
     server.on(Cmd.WRITE_ZEROES, where=lambda asked: not asked.length).reply(actions.close())
 
 
-@mutant("trim.zero-length-ends-session", breaks=["CMD-085"], checks=["trim.zero-length-keeps-session"])
+@mutant(
+    "trim.zero-length-ends-session",
+    breaks=["CMD-085"],
+    checks=["trim.zero-length-keeps-session", "boundary.trim-inside"],
+)
 def trim_zero_length_ends_session(server: FakeServer) -> None:
     """TRIM of 0 bytes ends the session."""
     server.on(Cmd.TRIM, where=lambda asked: not asked.length).reply(actions.close())

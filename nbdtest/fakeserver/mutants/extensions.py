@@ -22,7 +22,16 @@ def huge_payload_awaited(server: FakeServer) -> None:
     server.configure(quirks={"waits_for_any_payload"})
 
 
-@mutant("extended.payload-left", breaks=["EXT-007"], checks=["extended.unexpected-payload-is-skipped"])
+@mutant(
+    "extended.payload-left",
+    breaks=["EXT-007"],
+    checks=[
+        "extended.unexpected-payload-is-skipped",
+        "flag.unknown-on-read",
+        "flag.unknown-on-flush",
+        "flag.unknown-on-cache",
+    ],
+)
 def payload_left(server: FakeServer) -> None:
     """The payload of a command that takes none is taken for requests."""
     for command in (Cmd.READ, Cmd.FLUSH, Cmd.CACHE):
@@ -287,7 +296,11 @@ def wide_context_selected(server: FakeServer) -> None:
     _with_wide_context(server, Opt.SET_META_CONTEXT)
 
 
-@mutant("extended.wide-context-listed", breaks=["EXT-029"], checks=["extended.wide-contexts-are-announced"])
+@mutant(
+    "extended.wide-context-listed",
+    breaks=["EXT-029"],
+    checks=["extended.wide-contexts-are-announced", "meta.listed-can-be-selected"],
+)
 def wide_context_listed(server: FakeServer) -> None:
     """A context of 64 bits is listed as any other without extended headers."""
     _with_wide_context(server, Opt.LIST_META_CONTEXT)

@@ -157,7 +157,11 @@ def status_before_length(server: FakeServer) -> None:
     )
 
 
-@mutant("status.simple", breaks=["META-009"], checks=["status.works", "status.one-chunk-per-context"])
+@mutant(
+    "status.simple",
+    breaks=["META-009"],
+    checks=["status.works", "status.one-chunk-per-context", "meta.selection-does-not-add-up"],
+)
 def status_simple(server: FakeServer) -> None:
     """BLOCK_STATUS of the first unit succeeds with a simple reply, which can say nothing."""
     server.on(
@@ -180,7 +184,17 @@ def bits_swapped(server: FakeServer) -> None:
     )
 
 
-@mutant("command.eoverflow-of-bsd", breaks=["ERR-007"], checks=["error.listed-values", "cache.past-end-fails"])
+@mutant(
+    "command.eoverflow-of-bsd",
+    breaks=["ERR-007"],
+    checks=[
+        "error.listed-values",
+        "cache.past-end-fails",
+        "flag.foreign-on-cache",
+        "flag.unknown-on-cache",
+        "extended.unexpected-payload-is-skipped",
+    ],
+)
 def eoverflow_of_bsd(server: FakeServer) -> None:
     """CACHE past the end fails with 84, which is EOVERFLOW on other systems."""
     change_actions(server, [Cmd.CACHE], actions.Error, lambda asked, each: [actions.error(Errno(84))])
@@ -198,13 +212,19 @@ def fault_is_einval(server: FakeServer) -> None:
     server.on(Cmd.READ, where=lambda asked: asked.length == _FAULTY).reply(actions.error(Errno.EINVAL))
 
 
-@mutant("string.latin-1-description", breaks=["REP-005"], checks=["string.is-utf-8"])
+@mutant(
+    "string.latin-1-description", breaks=["REP-005"], checks=["string.is-utf-8", "list.agrees-with-info-description"]
+)
 def latin_1_description(server: FakeServer) -> None:
     """The description behind a name in the list is Latin-1."""
     change_replies(server, Rep.SERVER, lambda data: data[:4] + data[4:] + "ß".encode("latin-1"))
 
 
-@mutant("string.latin-1-context", breaks=["REP-028"], checks=["string.is-utf-8"])
+@mutant(
+    "string.latin-1-context",
+    breaks=["REP-028"],
+    checks=["string.is-utf-8", "meta.name-has-namespace", "meta.listed-can-be-selected"],
+)
 def latin_1_context(server: FakeServer) -> None:
     """A context whose name is Latin-1 is listed besides the others."""
     listed = OptionReply(option=Opt.LIST_META_CONTEXT, type=Rep.META_CONTEXT, data=bytes(4) + b"x-gr\xf6\xdfe:a")
@@ -213,7 +233,9 @@ def latin_1_context(server: FakeServer) -> None:
     )
 
 
-@mutant("meta.no-query-too-big", breaks=["META-063"], checks=["meta.no-query-lists-all"])
+@mutant(
+    "meta.no-query-too-big", breaks=["META-063"], checks=["meta.no-query-lists-all", "meta.list-malformed-is-invalid"]
+)
 def no_query_too_big(server: FakeServer) -> None:
     """LIST_META_CONTEXT without a query is refused as too big."""
     server.on(Opt.LIST_META_CONTEXT, where=lambda option: option.data.endswith(bytes(4))).reply(

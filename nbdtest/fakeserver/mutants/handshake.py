@@ -139,6 +139,7 @@ def other_flags(server: FakeServer) -> None:
         "export-name.padded",
         "export-name.not-padded",
         "export-name.unknown-ends-session",
+        "leaving.before-option-reply",
     ],
 )
 def stays_in_haggling(server: FakeServer) -> None:

@@ -181,7 +181,12 @@ def reads_wear_out(server: FakeServer) -> None:
     _worn_out(server, Cmd.READ, after=10, length=1 << 16)
 
 
-@mutant("leaving.unread-replies-wear-out", breaks=["TERM-041"], checks=["leaving.before-option-reply"])
+@mutant(
+    "leaving.unread-replies-wear-out",
+    breaks=["TERM-041"],
+    checks=["leaving.before-option-reply", "leaving.after-option-replies"],
+    sometimes=["delivery.options-by-bytes"],
+)
 def unread_replies_wear_out(server: FakeServer) -> None:
     """Three LISTs are the end of the server."""
     _worn_out(server, Opt.LIST, after=2)

@@ -146,7 +146,11 @@ def maximum_not_served(server: FakeServer) -> None:
     server.on(Cmd.READ, where=lambda asked: asked.length > 16 << 20).reply(actions.error(Errno.EINVAL))
 
 
-@mutant("limits.long-write-is-attack", breaks=["SIZE-029"], checks=["size.32-mib-write-is-no-attack"])
+@mutant(
+    "limits.long-write-is-attack",
+    breaks=["SIZE-029"],
+    checks=["size.32-mib-write-is-no-attack", "boundary.write-inside"],
+)
 def long_write_is_attack(server: FakeServer) -> None:
     """A WRITE of 32 MiB ends the session."""
     server.on(Cmd.WRITE, where=lambda asked: asked.length == 32 << 20).reply(actions.close())
@@ -191,14 +195,21 @@ def misaligned_hangs_up(server: FakeServer) -> None:
 @mutant(
     "limits.long-zeroes-end-session",
     breaks=["SIZE-034"],
-    checks=["zeroes.whole-export-keeps-session", "fast-zero.no-eoverflow", "extended.zeroes-of-64-bits"],
+    checks=[
+        "zeroes.whole-export-keeps-session",
+        "fast-zero.no-eoverflow",
+        "extended.zeroes-of-64-bits",
+        "boundary.write-zeroes-inside",
+    ],
 )
 def long_zeroes_end_session(server: FakeServer) -> None:
     """A WRITE_ZEROES that is longer than the maximum payload ends the session."""
     server.on(Cmd.WRITE_ZEROES, where=lambda asked: asked.length > 32 << 20).reply(actions.close())
 
 
-@mutant("limits.long-trim-ends-session", breaks=["SIZE-034"], checks=["size.too-long-keeps-session"])
+@mutant(
+    "limits.long-trim-ends-session", breaks=["SIZE-034"], checks=["size.too-long-keeps-session", "boundary.trim-inside"]
+)
 def long_trim_ends_session(server: FakeServer) -> None:
     """A TRIM that is longer than the maximum payload ends the session."""
     server.on(Cmd.TRIM, where=lambda asked: asked.length > 32 << 20).reply(actions.close())

@@ -362,7 +362,9 @@ def set_without_structured(server: FakeServer) -> None:
     server.configure(quirks={"sets_contexts_without_structured"})
 
 
-@mutant("meta.unknown-export-served", breaks=["META-086"], checks=["meta.unknown-export"])
+@mutant(
+    "meta.unknown-export-served", breaks=["META-086"], checks=["meta.unknown-export", "meta.failure-undoes-selection"]
+)
 def unknown_export_served(server: FakeServer) -> None:
     """The contexts of an export that does not exist can be listed and selected."""
     change_option_plans(

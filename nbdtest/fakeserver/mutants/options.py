@@ -72,6 +72,7 @@ def list_two_finals(server: FakeServer) -> None:
         "meta.unknown-export",
         "info.can-be-asked-again",
         "go.takes-name-of-4096-bytes",
+        "meta.failure-undoes-selection",
     ],
 )
 def error_length_short(server: FakeServer) -> None:
@@ -152,7 +153,12 @@ def abort_with_data_refused(server: FakeServer) -> None:
 @mutant(
     "option.abort-stops-service",
     breaks=["OPT-044"],
-    checks=["option.abort-without-waiting", "option.abort-ignores-data"],
+    checks=[
+        "option.abort-without-waiting",
+        "option.abort-ignores-data",
+        "delivery.options-by-bytes",
+        "leaving.after-option-replies",
+    ],
 )
 def abort_stops_service(server: FakeServer) -> None:
     """After the first ABORT no connection is greeted any more."""

@@ -62,6 +62,7 @@ def unknown_export_crashes(server: FakeServer) -> None:
         "meta.unknown-export",
         "info.can-be-asked-again",
         "go.takes-name-of-4096-bytes",
+        "meta.failure-undoes-selection",
     ],
 )
 def error_of_4_gib(server: FakeServer) -> None:
@@ -167,6 +168,7 @@ def nothing_after_write(server: FakeServer) -> None:
         "option.errors-keep-the-session",
         "list.is-served-or-forbidden",
         "starttls.mode-is-one-of-three",
+        "delivery.options-by-bytes",
     ],
 )
 def list_without_ack(server: FakeServer) -> None:

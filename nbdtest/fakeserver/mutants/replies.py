@@ -88,7 +88,12 @@ def read_stays_simple(server: FakeServer) -> None:
 @mutant(
     "reply.read-error-simple",
     breaks=["RPL-022"],
-    checks=["reply.read-is-never-simple", "reply.errors-are-structured", "chunk.failure-has-error"],
+    checks=[
+        "reply.read-is-never-simple",
+        "reply.errors-are-structured",
+        "chunk.failure-has-error",
+        "boundary.read-beyond-maximum",
+    ],
 )
 def read_error_simple(server: FakeServer) -> None:
     """READ that fails gets a simple reply although structured replies were negotiated."""
@@ -214,6 +219,8 @@ def type_3(server: FakeServer) -> None:
         "data.shadow-copy",
         "data.zeroes-and-data-side-by-side",
         "abuse.huge-read",
+        "boundary.read-inside",
+        "boundary.read-beyond-maximum",
     ],
 )
 def done_first(server: FakeServer) -> None:
@@ -444,6 +451,7 @@ def error_offset_for_unknown(server: FakeServer) -> None:
         "boundary.read",
         "boundary.clamped-is-not-served",
         "abuse.huge-read",
+        "boundary.read-beyond-maximum",
     ],
 )
 def failure_without_error(server: FakeServer) -> None:

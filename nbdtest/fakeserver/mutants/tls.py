@@ -235,6 +235,7 @@ def forced_tells_first(server: FakeServer) -> None:
         "meta.query-filters-list",
         "meta.list-malformed-is-invalid",
         "meta.surplus-is-invalid",
+        "abuse.ten-thousand-queries",
     ],
 )
 def contexts_need_tls(server: FakeServer) -> None:
