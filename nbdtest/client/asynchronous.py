@@ -129,24 +129,14 @@ class AsyncNBD:
 
     async def opt_list_meta_context(self, queries: Sequence[str] | None = None) -> list[str]:
         """The metadata contexts that match `queries`; by default those asked for by `handle.add_meta_context`."""
-        found: list[str] = []
-        if queries is None:
-            begin = partial(self.handle.aio_opt_list_meta_context, found.append)
-        else:
-            begin = partial(self.handle.aio_opt_list_meta_context_queries, list(queries), found.append)
-        await self._option("opt_list_meta_context", begin)
-        return found
+        default, chosen = self.handle.aio_opt_list_meta_context, self.handle.aio_opt_list_meta_context_queries
+        return await self._meta_contexts("opt_list_meta_context", default, chosen, queries)
 
     async def opt_set_meta_context(self, queries: Sequence[str] | None = None) -> list[str]:
         """Select the metadata contexts that match `queries`, by default those asked for by `handle.add_meta_context`,
         and return their names. They take the place of all selected before."""
-        found: list[str] = []
-        if queries is None:
-            begin = partial(self.handle.aio_opt_set_meta_context, found.append)
-        else:
-            begin = partial(self.handle.aio_opt_set_meta_context_queries, list(queries), found.append)
-        await self._option("opt_set_meta_context", begin)
-        return found
+        default, chosen = self.handle.aio_opt_set_meta_context, self.handle.aio_opt_set_meta_context_queries
+        return await self._meta_contexts("opt_set_meta_context", default, chosen, queries)
 
     # ---- commands
 
@@ -295,6 +285,15 @@ class AsyncNBD:
         if (failure := self.handle._engine.failure) is not None:
             raise failure.in_call(call)
         return not number
+
+    async def _meta_contexts(
+        self, call: str, default: Callable[..., int], chosen: Callable[..., int], queries: Sequence[str] | None
+    ) -> list[str]:
+        """Hold the dialogue of `default`, or where there are queries of `chosen`; the names that the server tells."""
+        found: list[str] = []
+        begin = partial(default, found.append) if queries is None else partial(chosen, list(queries), found.append)
+        await self._option(call, begin)
+        return found
 
     async def _answer(self, call: str, begin: _Begin) -> int:
         """Begin an option and wait for its final reply: 0, or an errno value."""

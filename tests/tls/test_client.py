@@ -18,9 +18,10 @@ from nbdtest.client.asynchronous import AsyncNBD
 from nbdtest.client.channel import TLSChannel
 from nbdtest.fakeserver import FakeServer, Style, TLSMode, ack, data, hold, opt_error, raw
 from nbdtest.fixtures.pki import Flaw, PKIMaterial, PSKMaterial
-from nbdtest.net.clock import Deadline
+from nbdtest.net.clock import Deadline, pause
 from nbdtest.net.tls import PSKSupport, ServerPSK, VersionRange, server_context
 from nbdtest.wire import Cmd, Opt, Rep
+from tests.client.test_interruptions import in_background
 from tests.tls.conftest import Kind
 
 TLS12 = VersionRange(ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2)
@@ -85,6 +86,7 @@ def test_poll_keeps_nothing_from_whoever_watches_the_descriptor(x509: Kind) -> N
     deadline = Deadline(20)
     while unread_bytes(handle.aio_get_fd()) < 8 * 4096:
         assert not deadline.expired
+        pause(0.001)
     handle.poll(-1)
     while pending := {cookie for cookie in pending if not handle.aio_command_completed(cookie)}:
         turn(handle)
@@ -105,22 +107,10 @@ def test_close_ends_a_call_that_waits_in_another_thread(kind: Kind) -> None:
 
     server.on(Cmd.FLUSH, where=ask).reply(hold("for ever"))
     handle.connect_unix(server.path)
-    found: list[BaseException] = []
-
-    def wait() -> None:
-        try:
-            handle.aio_flush()
-            handle.poll(-1)
-            handle.poll(-1)
-        except (Error, ClosedHandle) as error:
-            found.append(error)
-
-    waiting = threading.Thread(target=wait)
-    waiting.start()
-    assert asked.wait(20)
-    handle.close()
-    waiting.join(20)
-    assert found
+    with in_background(lambda: [handle.aio_flush(), *(handle.poll(-1) for _ in range(9))]) as found:
+        assert asked.wait(20)
+        handle.close()
+    assert isinstance(found[0], Error | ClosedHandle)
 
 
 @pytest.mark.parametrize(("versions", "name"), [(TLS12, "TLSv1.2"), (None, "TLSv1.3")])

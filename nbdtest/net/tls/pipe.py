@@ -207,8 +207,7 @@ class TLSPipe:
             view[:count] = self._kept[:count]
             del self._kept[:count]
             return count
-        if self._failure is not None:
-            raise self._failure
+        self._raise_failure()
         rest = memoryview(buffer)
         wanted, have = rest.nbytes, 0
         decrypt, incoming = self._decrypt, self._incoming
